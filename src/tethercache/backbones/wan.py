@@ -1,0 +1,373 @@
+"""Causal attention for diffusers' `WanTransformer3DModel`, without changing the model.
+
+Axes: B samples, C latent channels, F latent frames, L = F x T tokens, H heads, D channels a head.
+
+`attach` swaps the attention processors of every block for ones that go through a cache, and puts
+the old ones back on exit. In between, every model call happens inside a declared chunk and pass:
+
+    with attach(transformer, TetherCache()) as session:
+        with session.chunk(3):
+            for t in timesteps:
+                with session.denoising_pass():
+                    flow = transformer(x, t, prompt_embeds).sample
+                ...
+            with session.context_pass():
+                transformer(x0, zero, prompt_embeds)
+
+A session holds one stream of video, or several that share the model: `session.stream("negative")`
+selects another one (the second half of classifier-free guidance, say), with state of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers.models import WanTransformer3DModel
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from torch import Tensor, nn
+
+from tethercache.cache import LayerCache, Pass, PassKind, Policy, Rope, attend
+
+DEFAULT_STREAM = "main"
+
+
+class SessionError(RuntimeError):
+    """The model was called where the session does not expect it."""
+
+
+@dataclass
+class _Stream:
+    """Everything that belongs to one video (or one batch of videos) in progress."""
+
+    layers: list[LayerCache]
+    text: list[tuple[Tensor, Tensor] | None]
+    prompt: Tensor | None = None
+    prompt_version: int = 0
+    projected_text: Tensor | None = None
+    shape: tuple[int, ...] | None = None
+    rope: Rope | None = None
+    committed: int = 0
+    passes: list[PassKind] = field(default_factory=list)
+    called: bool = False
+
+
+class Session:
+    """The state of an attached transformer. Made by `attach`; see the module docstring."""
+
+    def __init__(
+        self, transformer: WanTransformer3DModel, policy: Policy, chunk_size: int | None
+    ) -> None:
+        self.policy = policy
+        self._transformer = transformer
+        self._chunk_size = chunk_size
+        self._streams: dict[str, _Stream] = {}
+        self._selected = DEFAULT_STREAM
+        self._frames = 0
+        self._pass: PassKind | None = None
+        self._broken = False
+
+    def caches(self, stream: str = DEFAULT_STREAM) -> list[LayerCache]:
+        """The layer caches of a stream, first block first."""
+        return self._stream(stream).layers
+
+    def committed(self, stream: str = DEFAULT_STREAM) -> int:
+        """The number of latent frames that the context passes of a stream have committed."""
+        return self._stream(stream).committed
+
+    @contextmanager
+    def stream(self, name: str) -> Iterator[None]:
+        """Send the model calls inside to another stream, which has its own cache and prompt."""
+        previous, self._selected = self._selected, name
+        try:
+            yield
+        finally:
+            self._selected = previous
+
+    @contextmanager
+    def chunk(self, frames: int) -> Iterator[None]:
+        """Declare the next chunk of `frames` latent frames.
+
+        Raises:
+            ValueError: if the policy cannot serve a chunk of this size at this place.
+            SessionError: if a chunk is open already, or if this one ends without its context pass.
+        """
+        if self._frames:
+            raise SessionError("a chunk is open already; finish it before the next one")
+        if self._broken:
+            raise SessionError(
+                "an earlier chunk failed half-way, so the cache is not whole; attach again"
+            )
+        if frames < 1:
+            raise ValueError(f"a chunk must have at least 1 latent frame, not {frames}")
+        for stream in self._streams.values() or [self._stream(DEFAULT_STREAM)]:
+            self.policy.check_chunk(stream.committed, frames)
+            if stream.committed and self._chunk_size is not None and frames > self._chunk_size:
+                raise ValueError(
+                    f"a chunk of {frames} is larger than the `chunk_size` ({self._chunk_size}) "
+                    "that was given to `attach`"
+                )
+            stream.passes = []
+        self._frames, self._broken = frames, True
+        try:
+            yield
+            self._close_chunk(frames)
+            self._broken = False
+        finally:
+            self._frames = 0
+
+    @contextmanager
+    def denoising_pass(self) -> Iterator[None]:
+        """Declare one denoising step: one model call, one a stream where there are several."""
+        with self._declared(PassKind.DENOISING):
+            yield
+
+    @contextmanager
+    def context_pass(self) -> Iterator[None]:
+        """Declare the pass on clean latents that commits the chunk; its output may be ignored."""
+        with self._declared(PassKind.CONTEXT):
+            yield
+
+    @contextmanager
+    def _declared(self, kind: PassKind) -> Iterator[None]:
+        if not self._frames:
+            raise SessionError(f"a {kind.value} pass needs an open chunk: `with session.chunk(n):`")
+        if self._pass is not None:
+            raise SessionError(f"a {self._pass.value} pass is open already")
+        for stream in self._streams.values():
+            stream.called = False
+        self._pass = kind
+        try:
+            yield
+            if not any(stream.called for stream in self._streams.values()):
+                raise SessionError(f"the {kind.value} pass ended without a model call")
+        finally:
+            self._pass = None
+
+    def _stream(self, name: str) -> _Stream:
+        if name not in self._streams:
+            blocks = len(self._transformer.blocks)
+            staging = self.policy.staging(self._chunk_size)
+            self._streams[name] = _Stream(
+                layers=[LayerCache(self.policy.budget, staging, i) for i in range(blocks)],
+                text=[None] * blocks,
+            )
+        return self._streams[name]
+
+    def _close_chunk(self, frames: int) -> None:
+        for name, stream in self._streams.items():
+            if stream.passes[-1:] != [PassKind.CONTEXT]:
+                raise SessionError(f"the chunk of stream {name!r} ended without a context pass")
+            stream.committed += frames
+
+    # What the hook and the processors use -------------------------------------------------
+
+    def begin_call(self, latents: Tensor, prompt_embeds: Tensor) -> None:
+        """Check one model call against what was declared; `latents` `[B, C, F, h, w]`."""
+        if self._pass is None:
+            raise SessionError(
+                "the attached transformer was called outside a pass; use `with session.chunk(n):` "
+                "and in it `session.denoising_pass()` or `session.context_pass()`"
+            )
+        stream = self._stream(self._selected)
+        if stream.called:
+            raise SessionError(f"a second call in one {self._pass.value} pass of one stream")
+        if PassKind.CONTEXT in stream.passes:
+            raise SessionError("the chunk is committed already; open the next one")
+        batch, channels, frames, height, width = latents.shape
+        if frames != self._frames:
+            raise ValueError(f"the chunk was declared with {self._frames} frames, got {frames}")
+        shape = (batch, channels, height, width)
+        if stream.shape not in (None, shape):
+            raise ValueError(f"[B, C, h, w] of a stream cannot change: {stream.shape} to {shape}")
+        if stream.rope is None:
+            stream.shape, stream.rope = shape, self._rope(height, width, latents.device)
+        version = 0 if prompt_embeds.is_inference() else prompt_embeds._version
+        if prompt_embeds is not stream.prompt or version != stream.prompt_version:
+            stream.prompt, stream.prompt_version = prompt_embeds, version
+            stream.projected_text = None
+            stream.text = [None] * len(stream.text)
+        stream.passes.append(self._pass)
+        stream.called = True
+
+    def self_attention(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, backend: str | None
+    ) -> Tensor:
+        """Attend to the cache of `layer`; all `[B, L, H, D]`, unrotated."""
+        stream = self._stream(self._selected)
+        assert stream.rope is not None
+        pass_ = Pass(stream.passes[-1], len(stream.passes) - 1, first=len(stream.passes) == 1)
+        return attend(
+            stream.layers[layer],
+            self.policy,
+            pass_,
+            query,
+            key,
+            value,
+            frames=self._frames,
+            rope=stream.rope,
+            backend=backend,
+        )
+
+    @property
+    def text(self) -> list[tuple[Tensor, Tensor] | None]:
+        """Keys and values `[B, L_text, H, D]` of the current prompt by layer, None if unknown."""
+        return self._stream(self._selected).text
+
+    def projected_text(self, embedder: nn.Module, prompt_embeds: Tensor) -> Tensor:
+        """The text MLP's output for the current prompt, computed once a prompt."""
+        stream = self._stream(self._selected)
+        if stream.projected_text is None:
+            stream.projected_text = embedder(prompt_embeds)
+        return stream.projected_text
+
+    def _rope(self, height: int, width: int, device: torch.device) -> Rope:
+        config = self._transformer.config
+        _, rows, columns = config.patch_size
+        return Rope(config.attention_head_dim, height // rows, width // columns, device=device)
+
+
+@contextmanager
+def attach(
+    transformer: WanTransformer3DModel, policy: Policy, *, chunk_size: int | None = None
+) -> Iterator[Session]:
+    """Let `policy` decide what a Wan transformer remembers, inside a `with` block.
+
+    Args:
+        transformer: an unmodified text-to-video model; on exit it is exactly what it was.
+        policy: a cache policy, for example `TetherCache()`.
+        chunk_size: the largest chunk after the first, in latent frames. It sizes the staging slots;
+            without it they are as many as the policy could ever need.
+
+    Yields:
+        The session, through which chunks and passes are declared.
+
+    Raises:
+        ValueError: if the model takes image embeddings or patches time, which causal chunks do not.
+    """
+    config = transformer.config
+    if config.image_dim is not None or config.added_kv_proj_dim is not None:
+        raise ValueError("image-to-video transformers with image cross-attention are not supported")
+    if config.patch_size[0] != 1:
+        raise ValueError(f"the temporal patch size must be 1, not {config.patch_size[0]}")
+    session = Session(transformer, policy, chunk_size)
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        latents = args[0] if args else kwargs["hidden_states"]
+        prompt = args[2] if len(args) > 2 else kwargs["encoder_hidden_states"]
+        session.begin_call(latents, prompt)
+
+    with ExitStack() as undo:
+        undo.callback(transformer.register_forward_pre_hook(before, with_kwargs=True).remove)
+        embedder = transformer.condition_embedder
+        undo.callback(setattr, embedder, "text_embedder", embedder.text_embedder)
+        embedder.text_embedder = _OncePerPrompt(session, embedder.text_embedder)
+        for layer, block in enumerate(transformer.blocks):
+            for attention, kind in ((block.attn1, _SelfAttention), (block.attn2, _TextAttention)):
+                undo.callback(setattr, attention, "processor", attention.processor)
+                attention.processor = kind(session, layer, attention.processor)
+        yield session
+
+
+class _OncePerPrompt(nn.Module):
+    """Stands in for the text MLP, whose result is the same in every pass."""
+
+    def __init__(self, session: Session, embedder: nn.Module) -> None:
+        super().__init__()
+        self.embedder = embedder
+        self._session = session
+
+    def forward(self, prompt_embeds: Tensor) -> Tensor:
+        return self._session.projected_text(self.embedder, prompt_embeds)
+
+
+class _Processor:
+    """What both processors share; the backend is what `set_attention_backend` chose."""
+
+    def __init__(self, session: Session, layer: int, replaced: Any) -> None:
+        self.session = session
+        self.layer = layer
+        self._attention_backend = getattr(replaced, "_attention_backend", None)
+        self._parallel_config = getattr(replaced, "_parallel_config", None)
+
+
+class _SelfAttention(_Processor):
+    """Self-attention of a chunk through the layer's cache."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: object = None,
+    ) -> Tensor:
+        if attn.fused_projections:
+            query, key, value = attn.to_qkv(hidden_states).chunk(3, dim=-1)
+        else:
+            query, key, value = (
+                project(hidden_states) for project in (attn.to_q, attn.to_k, attn.to_v)
+            )
+        query, key, value = (
+            x.unflatten(-1, (attn.heads, -1)) for x in (attn.norm_q(query), attn.norm_k(key), value)
+        )
+        output = self.session.self_attention(self.layer, query, key, value, self._attention_backend)
+        return _project_out(attn, output)
+
+
+class _TextAttention(_Processor):
+    """Cross-attention whose keys and values are computed once a prompt."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: object = None,
+    ) -> Tensor:
+        text = self.session.text
+        known = text[self.layer]
+        if known is None:
+            if attn.fused_projections:
+                key, value = attn.to_kv(encoder_hidden_states).chunk(2, dim=-1)
+            else:
+                key, value = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+            known = text[self.layer] = (
+                attn.norm_k(key).unflatten(-1, (attn.heads, -1)),
+                value.unflatten(-1, (attn.heads, -1)),
+            )
+        query = attn.norm_q(attn.to_q(hidden_states)).unflatten(-1, (attn.heads, -1))
+        output = dispatch_attention_fn(query, *known, backend=self._attention_backend)
+        return _project_out(attn, output)
+
+
+def _project_out(attn: Any, output: Tensor) -> Tensor:
+    projection, dropout = attn.to_out
+    projected: Tensor = dropout(projection(output.flatten(2, 3)))
+    return projected
+
+
+@contextmanager
+def float64_sinusoid(transformer: WanTransformer3DModel) -> Iterator[None]:
+    """Compute the sinusoid of the timestep in float64, as the official code does.
+
+    diffusers uses float32, which differs by up to 4.1e-5 (`docs/reference.md`, section 11). Use
+    this where outputs are compared with the official ones.
+    """
+    half = transformer.config.freq_dim // 2
+
+    def replace(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        exponents = torch.arange(half, dtype=torch.float64, device=output.device) / half
+        angles = args[0].double()[:, None] * torch.exp(-math.log(10000) * exponents)
+        return torch.cat((angles.cos(), angles.sin()), dim=1).to(output.dtype)
+
+    hook = transformer.condition_embedder.timesteps_proj.register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        hook.remove()

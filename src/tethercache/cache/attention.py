@@ -1,0 +1,87 @@
+"""The one place where a backbone meets the cache: self-attention of a chunk through a `LayerCache`.
+
+Axes: B samples, L = F x T tokens, H heads, D channels a head.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from torch import Tensor
+
+from tethercache.cache.layer_cache import LayerCache
+from tethercache.cache.policy import Pass, Policy, Read
+from tethercache.cache.rope import Rope
+
+
+def attend(
+    cache: LayerCache,
+    policy: Policy,
+    pass_: Pass,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    frames: int,
+    rope: Rope,
+    backend: str | None = None,
+) -> Tensor:
+    """Write the chunk, let the policy act, and attend to what it lets this pass see.
+
+    Args:
+        cache: this layer's cache; changed in place.
+        policy: decides what the cache keeps and shows.
+        pass_: which call on the chunk this is.
+        query: normalised, unrotated queries `[B, L, H, D]` of the chunk.
+        key: normalised, unrotated keys, same shape.
+        value: values, same shape.
+        frames: latent frames in the chunk (F).
+        rope: rotary embedding of the token grid.
+        backend: attention backend of diffusers' dispatcher; None for its active one.
+
+    Returns:
+        The attention output `[B, L, H, D]`.
+    """
+    key, value = key.unflatten(1, (frames, -1)), value.unflatten(1, (frames, -1))
+    cache.allocate(key)
+    moved: list[Tensor] = []
+    if pass_.first:
+        room = policy.make_room(cache, frames)
+        cache.open(room.slots)
+        moved += [room.moved] if room.moved is not None else []
+    cache.write(cache.current, key, value)
+    if pass_.commits:
+        cache.commit(cache.current)
+        settled = policy.settle(cache, query)
+        moved += [settled] if settled is not None else []
+
+    read = policy.read(cache, pass_)
+    now = rope.at(read.position.gather(1, cache.current))
+    cache.rotated[cache.rows, cache.current] = now(key)
+    for slots in moved:
+        cache.rotate(slots, read.position.gather(1, slots), rope)
+
+    turned_query = now(query.unflatten(1, (frames, -1))).flatten(1, 2)
+    seen_key, seen_value, bias = _seen(cache, read)
+    output: Tensor = dispatch_attention_fn(
+        turned_query, seen_key, seen_value, attn_mask=bias, backend=backend
+    )
+    return output
+
+
+def _seen(cache: LayerCache, read: Read) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys and values `[B, n, H, D]` that a read shows, and its bias `[B, 1, 1, n]` if any."""
+    if read.visible is None:
+        key, value, bias = (
+            cache.rotated[:, : cache.readable],
+            cache.value[:, : cache.readable],
+            read.bias,
+        )
+    else:
+        key = cache.rotated[cache.rows, read.visible]
+        value = cache.value[cache.rows, read.visible]
+        bias = None if read.bias is None else read.bias.gather(1, read.visible)
+    if bias is not None:
+        tokens = key.shape[2]
+        bias = torch.repeat_interleave(bias, tokens, dim=1).to(key.dtype)[:, None, None]
+    return key.flatten(1, 2), value.flatten(1, 2), bias

@@ -1,0 +1,170 @@
+"""What one transformer block remembers: frames in slots.
+
+Axes: B samples, F latent frames, T tokens a frame, H heads, D channels a head.
+
+A latent frame is the unit. The first `budget` slots are readable and attention reads them as one
+contiguous buffer; the slots behind them are staging, where a policy keeps frames that it hides for
+a while. The order of slots means nothing: `frame_index` says which frame a slot holds, and the
+position that a policy gives to a slot says where in time attention sees it. Nothing is rolled or
+concatenated: a dropped frame's slot is overwritten.
+
+Every slot argument is a tensor `[B, F]`, so that samples can differ, and every operation has a
+fixed shape and never waits for the device. The cache knows no policy, no model and no prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tethercache.cache.rope import Rope
+
+EMPTY = -1
+"""`frame_index` of a slot that holds nothing."""
+
+
+@dataclass(frozen=True)
+class FrameStats:
+    """Mean and biased variance over the tokens of each frame, float32 `[B, slots, H, D]`."""
+
+    mean: Tensor
+    var: Tensor
+
+    def at(self, rows: Tensor, slots: Tensor) -> FrameStats:
+        """The statistics of some slots, `[B, F, H, D]`."""
+        return FrameStats(self.mean[rows, slots], self.var[rows, slots])
+
+
+@dataclass(frozen=True)
+class Admission:
+    """A policy's last decision about its memory, kept so that it can be looked at.
+
+    All tensors are `[B, candidates]`; the candidates are the old members in slot order, then the
+    frames that left the recent region in time order.
+    """
+
+    frame_index: Tensor
+    mass: Tensor
+    diversity: Tensor
+    score: Tensor
+    keep: Tensor
+
+
+class LayerCache:
+    """Keys and values of one block for B samples.
+
+    Attributes:
+        key: unrotated keys `[B, slots, T, H, D]`.
+        value: values `[B, slots, T, H, D]`.
+        rotated: keys as attention reads them, `[B, budget, T, H, D]`.
+        frame_index: global index of the latent frame in each slot, int64 `[B, slots]`.
+        key_stats: per-frame statistics of `key`, taken when a frame is committed.
+        value_stats: the same for `value`.
+        current: slots of the chunk in progress `[B, chunk]`.
+        readable: number of readable slots in use, a prefix of all slots.
+        staged: number of staging slots in use.
+        layer: index of the block, for policies whose rules differ by layer.
+        admission: the last decision of a policy that selects, else None.
+    """
+
+    key: Tensor
+    value: Tensor
+    rotated: Tensor
+    frame_index: Tensor
+    key_stats: FrameStats
+    value_stats: FrameStats
+    current: Tensor
+
+    def __init__(self, budget: int, staging: int, layer: int = 0) -> None:
+        self.budget = budget
+        self.staging = staging
+        self.layer = layer
+        self.readable = 0
+        self.staged = 0
+        self.admission: Admission | None = None
+        self._rows: Tensor | None = None
+
+    @property
+    def rows(self) -> Tensor:
+        """Sample numbers `[B, 1]`, the first index of every batched slot access."""
+        if self._rows is None:
+            raise RuntimeError("the cache is empty: no frame has been written yet")
+        return self._rows
+
+    def allocate(self, key: Tensor) -> None:
+        """Make room for the first frames; `key` `[B, F, T, H, D]` gives sizes, dtype and device."""
+        if self._rows is not None:
+            return
+        batch, _, tokens, heads, channels = key.shape
+        slots = self.budget + self.staging
+        self.key = key.new_zeros(batch, slots, tokens, heads, channels)
+        self.value = torch.zeros_like(self.key)
+        self.rotated = key.new_zeros(batch, self.budget, tokens, heads, channels)
+        self.frame_index = torch.full((batch, slots), EMPTY, device=key.device)
+        moment = torch.zeros(batch, slots, heads, channels, device=key.device)
+        self.key_stats = FrameStats(moment.clone(), moment.clone())
+        self.value_stats = FrameStats(moment.clone(), moment.clone())
+        self._rows = torch.arange(batch, device=key.device)[:, None]
+
+    def slots(self, start: int, stop: int) -> Tensor:
+        """Slot numbers `start..stop-1` for every sample, `[B, stop - start]`."""
+        numbers = torch.arange(start, stop, device=self.frame_index.device)
+        return numbers.expand(self.frame_index.shape[0], -1)
+
+    def grow(self, frames: int) -> Tensor:
+        """Take the next `frames` unused readable slots into use, `[B, frames]`."""
+        self.readable += frames
+        return self.slots(self.readable - frames, self.readable)
+
+    def oldest_first(self, start: int, stop: int) -> Tensor:
+        """The slots `start..stop-1` sorted by the age of their frames, `[B, stop - start]`."""
+        return start + self.frame_index[:, start:stop].argsort(dim=1)
+
+    def open(self, slots: Tensor) -> None:
+        """Give `slots` `[B, F]` to the next F frames of the video, which become the current chunk.
+
+        What the slots held is forgotten; a policy that still wants it has moved it before.
+        """
+        newest = self.frame_index.amax(dim=1, keepdim=True)
+        coming = torch.arange(1, slots.shape[1] + 1, device=slots.device)
+        self.frame_index[self.rows, slots] = newest + coming
+        self.current = slots
+
+    def write(self, slots: Tensor, key: Tensor, value: Tensor) -> None:
+        """Put unrotated `key` and `value` `[B, F, T, H, D]` into `slots` `[B, F]`."""
+        self.key[self.rows, slots] = key
+        self.value[self.rows, slots] = value
+
+    def commit(self, slots: Tensor) -> None:
+        """Take the statistics of the frames in `slots` `[B, F]`, which are final from now on."""
+        for stats, frames in ((self.key_stats, self.key), (self.value_stats, self.value)):
+            var, mean = torch.var_mean(frames[self.rows, slots].float(), dim=2, correction=0)
+            stats.mean[self.rows, slots] = mean
+            stats.var[self.rows, slots] = var
+
+    def move(self, source: Tensor, target: Tensor) -> None:
+        """Copy frames with all that is known of them from `source` to `target`, both `[B, F]`."""
+        for tensor in (
+            self.key,
+            self.value,
+            self.frame_index,
+            self.key_stats.mean,
+            self.key_stats.var,
+            self.value_stats.mean,
+            self.value_stats.var,
+        ):
+            tensor[self.rows, target] = tensor[self.rows, source]
+
+    def forget(self, slots: Tensor) -> None:
+        """Mark `slots` `[B, F]` as empty."""
+        self.frame_index[self.rows, slots] = EMPTY
+
+    def rotate(self, slots: Tensor, position: Tensor, rope: Rope) -> None:
+        """Refresh `rotated` for `slots` `[B, F]`, which now stand at time `position` `[B, F]`."""
+        self.rotated[self.rows, slots] = rope.at(position)(self.key[self.rows, slots])
+
+    def rank(self) -> Tensor:
+        """Place in time of each readable slot among all readable ones, int64 `[B, readable]`."""
+        return self.frame_index[:, : self.readable].argsort(dim=1).argsort(dim=1)

@@ -1,0 +1,90 @@
+"""Rotary positions in three axes, with the time position chosen on read.
+
+Axes: B samples, F latent frames, T tokens a frame, H heads, D channels a head.
+
+Wan turns pairs of adjacent channels by an angle that grows with the token's time, row and column
+(`docs/reference.md`, section 1.7). Row and column never change, so their angles are a table; the
+time position belongs to a cache slot and may change when a frame moves, so its angle is computed on
+use. Angles are computed in float64 and have no table limit; the rotation itself is real float32
+arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Cosine and sine of every pair's angle, float32 `[B, F, T, 1, D/2]`."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Rotate `frames` `[B, F, T, H, D]`; the result has the dtype of the input."""
+        even, odd = frames.float().unflatten(-1, (-1, 2)).unbind(-1)
+        turned = torch.stack(
+            (even * self.cos - odd * self.sin, even * self.sin + odd * self.cos), dim=-1
+        )
+        return turned.flatten(-2).to(frames.dtype)
+
+
+class Rope:
+    """Three-axis rotary embedding of Wan for one token grid.
+
+    Of the D/2 channel pairs the last `D // 6` belong to the column, the `D // 6` before them to the
+    row, and the rest, which come first, to time. Pair i of a band with b real channels turns by
+    `position * theta ** (-2 i / b)`.
+
+    Args:
+        head_dim: channels of one attention head (D), even.
+        height: token rows of one latent frame.
+        width: token columns of one latent frame.
+        theta: base of the frequencies.
+        device: where the tables live.
+    """
+
+    def __init__(
+        self,
+        head_dim: int,
+        height: int,
+        width: int,
+        *,
+        theta: float = 10000.0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        space = 2 * (head_dim // 6)
+        self._time = _frequencies(head_dim - 2 * space, theta, device)
+        rows = torch.arange(height, device=device, dtype=_ANGLE)
+        columns = torch.arange(width, device=device, dtype=_ANGLE)
+        bands = _frequencies(space, theta, device)
+        row_angles = torch.outer(rows, bands)[:, None].expand(height, width, -1)
+        column_angles = torch.outer(columns, bands)[None].expand(height, width, -1)
+        space_angles = torch.cat((row_angles, column_angles), dim=-1).flatten(0, 1)  # [T, pairs]
+        self._space_cos, self._space_sin = space_angles.cos().float(), space_angles.sin().float()
+
+    def at(self, position: Tensor) -> Rotation:
+        """The rotation of frames that stand at time `position`, an integer tensor `[B, F]`."""
+        angles = position.to(_ANGLE)[..., None] * self._time  # [B, F, time pairs]
+        tokens = self._space_cos.shape[0]
+        lead = (*position.shape, tokens)
+
+        def table(time: Tensor, space: Tensor) -> Tensor:
+            spread = time.float()[:, :, None].expand(*lead, -1)
+            return torch.cat((spread, space.expand(*lead, -1)), dim=-1)[:, :, :, None]
+
+        return Rotation(
+            cos=table(angles.cos(), self._space_cos), sin=table(angles.sin(), self._space_sin)
+        )
+
+
+_ANGLE = torch.float64
+
+
+def _frequencies(channels: int, theta: float, device: torch.device | str) -> Tensor:
+    exponents = torch.arange(0, channels, 2, device=device, dtype=_ANGLE) / max(channels, 1)
+    return theta**-exponents

@@ -1,0 +1,56 @@
+"""The Typer application."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from tethercache import __version__
+from tethercache.cli.failures import Debug, report
+from tethercache.cli.generate import generate
+from tethercache.cli.policies import policies
+
+app = typer.Typer(
+    name="tethercache",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(generate)
+app.command()(policies)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"tethercache {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Long autoregressive video that does not drift."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 0 done, 1 failed or partly skipped, 2 usage."""
+    warnings.simplefilter("ignore")
+    handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
+    try:
+        status = app(args=arguments, standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        status = report(error)
+    sys.exit(status if isinstance(status, int) else 0)

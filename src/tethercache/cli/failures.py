@@ -1,0 +1,55 @@
+"""How failures reach the user: one line on stderr and an exit status."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from tethercache.errors import TetherCacheError
+
+_debugging = False
+
+
+def _set_debug(value: bool) -> None:
+    global _debugging
+    _debugging = _debugging or value
+
+
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show tracebacks of errors.", callback=_set_debug)
+]
+"""An option that every command has, so that it can be appended to a failed command line."""
+
+FAILED, USAGE = 1, 2
+
+
+def report(error: BaseException) -> int:
+    """Print an error in one line (with `--debug`, its traceback before it); returns the status."""
+    if _debugging:
+        traceback.print_exception(error)
+    print(f"error: {_one_line(error)}", file=sys.stderr)
+    return USAGE if _is_usage(error) else FAILED
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    formatted = getattr(error, "format_message", None)  # Typer's errors name the option
+    message = (formatted() if formatted else str(error)) or type(error).__name__
+    if _expected(error):
+        return " ".join(message.split())
+    return f"{type(error).__name__}: {' '.join(message.split())} (use --debug for the traceback)"
+
+
+def _is_usage(error: BaseException) -> bool:
+    return isinstance(error, ValueError | FileExistsError | typer.exceptions.TyperException)
+
+
+def _expected(error: BaseException) -> bool:
+    return _is_usage(error) or isinstance(error, TetherCacheError)

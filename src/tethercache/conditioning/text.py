@@ -1,0 +1,61 @@
+"""Prompt in, text embeddings out, the way Wan expects them."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import ftfy
+import torch
+from torch import Tensor
+
+
+def clean(prompt: str) -> str:
+    """Repair the text's encoding, undo HTML escapes and collapse white space."""
+    text = html.unescape(html.unescape(ftfy.fix_text(prompt)))
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
+    """The words of a prompt that the tokenizer cannot represent, in order, once each."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None:
+        return []
+    words = re.findall(r"[^\W_]+(?:['-][^\W_]+)*", clean(prompt))
+    missing = (
+        word for word in words if unknown in tokenizer(word, add_special_tokens=False)["input_ids"]
+    )
+    return list(dict.fromkeys(missing))
+
+
+def encode_prompts(
+    tokenizer: Any, text_encoder: Any, prompts: Sequence[str], *, length: int
+) -> Tensor:
+    """Encode prompts to embeddings of one fixed length.
+
+    Rows behind a prompt's last token are zero; Wan attends to them without a mask
+    (`docs/reference.md`, sections 1.3 and 6).
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        text_encoder: a T5-type encoder of transformers.
+        prompts: one prompt a sample.
+        length: tokens of the result; longer prompts are cut.
+
+    Returns:
+        Embeddings `[B, length, C_text]` in the encoder's dtype and on its device.
+    """
+    tokens = tokenizer(
+        [clean(prompt) for prompt in prompts],
+        padding="max_length",
+        max_length=length,
+        truncation=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    ).to(text_encoder.device)
+    with torch.no_grad():
+        states: Tensor = text_encoder(tokens["input_ids"], tokens["attention_mask"])[0]
+    mask: Tensor = tokens["attention_mask"]
+    return states * mask[..., None].to(states.dtype)

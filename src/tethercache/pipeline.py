@@ -1,0 +1,352 @@
+"""Prompt in, long video out: encode, roll out, decode.
+
+    pipe = CausalVideoPipeline.from_pretrained("tiny")
+    video = pipe("a red ball rolling over grass", num_seconds=60).frames[0]
+    for chunk in pipe.stream("a red ball rolling over grass", num_seconds=600):
+        ...  # uint8 frames [B, F, H, W, 3], constant memory
+
+The call is the stream, collected. Axes: latents `[B, C, F, h, w]`, frames `[B, F, H, W, 3]`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, DiffusionPipeline, WanTransformer3DModel
+from diffusers.schedulers import FlowMatchLCMScheduler
+from diffusers.utils import BaseOutput
+from diffusers.video_processor import VideoProcessor
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tethercache.backbones import attach
+from tethercache.cache import Policy
+from tethercache.conditioning import encode_prompts, unknown_words
+from tethercache.errors import DamagedModelError
+from tethercache.models import Settings, resolve
+from tethercache.policies.tethercache import TetherCache
+from tethercache.rollout import (
+    CounterNoise,
+    Plan,
+    Steps,
+    frames_for_seconds,
+    latent_frames,
+    pixel_frames,
+    rollout,
+)
+from tethercache.video import StreamingDecoder, TileSize, to_uint8
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class CausalVideoOutput(BaseOutput):
+    """Result of a pipeline call.
+
+    Attributes:
+        frames: `[B, F, H, W, 3]` in [0, 1] for `np`, `[B, F, 3, H, W]` for `pt`, lists of images
+            for `pil`, clean latents `[B, C, F, h, w]` for `latent`.
+    """
+
+    frames: Any
+
+
+@dataclass(frozen=True)
+class VideoPlan:
+    """What a video of some length takes.
+
+    Attributes:
+        chunks: the latent chunks.
+        num_frames: pixel frames of the finished video; what the chunks decode to beyond is cut.
+    """
+
+    chunks: Plan
+    num_frames: int
+
+
+def plan_video(
+    settings: Settings,
+    policy: Policy,
+    *,
+    num_seconds: float | None = None,
+    num_latent_frames: int | None = None,
+    prefix: int = 0,
+    frames_per_latent: int = 4,
+) -> VideoPlan:
+    """Check length, chunks and policy against each other and the model, before weights are needed.
+
+    Args:
+        settings: how the model was trained to be used.
+        policy: what it shall remember.
+        num_seconds: length in seconds; gives exactly round(num_seconds x fps) frames.
+        num_latent_frames: length in latent frames n instead; gives 4 n - 3 frames.
+        prefix: clean latent frames given, part of the length.
+        frames_per_latent: pixel frames a latent frame.
+
+    Raises:
+        ValueError: if not exactly one length is given, or sizes do not fit together.
+    """
+    if (num_seconds is None) == (num_latent_frames is None):
+        raise ValueError("give a length in seconds or in latent frames, one of the two")
+    if policy.budget > settings.window:
+        raise ValueError(
+            f"the policy's budget ({policy.budget} latent frames) must not exceed the "
+            f"{settings.window} that this model was trained on"
+        )
+    if num_seconds is not None:
+        num_frames = frames_for_seconds(num_seconds, settings.fps)
+        num_latent_frames = latent_frames(num_frames, frames_per_latent)
+    else:
+        assert num_latent_frames is not None
+        if num_latent_frames < 1:
+            raise ValueError(f"the number of latent frames ({num_latent_frames}) must be positive")
+        num_frames = pixel_frames(num_latent_frames, frames_per_latent)
+    if prefix > num_latent_frames:
+        raise ValueError(
+            f"the prefix ({prefix} latent frames) is longer than the video ({num_latent_frames})"
+        )
+    plan = Plan(
+        num_latent_frames,
+        chunk_size=settings.chunk_size,
+        first_chunk_size=settings.first_chunk_size,
+        prefix=prefix,
+    )
+    plan.check(policy)
+    return VideoPlan(plan, num_frames)
+
+
+class CausalVideoPipeline(DiffusionPipeline):
+    """Long video from a causal few-step Wan model, with a cache policy in charge of its memory.
+
+    Args:
+        tokenizer: of the text encoder.
+        text_encoder: a T5-type encoder.
+        transformer: a causally trained `WanTransformer3DModel`.
+        vae: its `AutoencoderKLWan`.
+        scheduler: supplies the few-step noise levels.
+        chunk_size: see `models.Settings`, as for all that follow.
+        first_chunk_size: see there.
+        window: see there.
+        height: see there.
+        width: see there.
+        fps: see there.
+        sigmas: see there.
+        context_noise: see there.
+        max_sequence_length: see there.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: PreTrainedModel,
+        transformer: WanTransformer3DModel,
+        vae: AutoencoderKLWan,
+        scheduler: FlowMatchLCMScheduler,
+        chunk_size: int = 3,
+        first_chunk_size: int | None = None,
+        window: int = 21,
+        height: int = 480,
+        width: int = 832,
+        fps: int = 16,
+        sigmas: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25),
+        context_noise: float = 0.0,
+        max_sequence_length: int = 512,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            transformer=transformer,
+            vae=vae,
+            scheduler=scheduler,
+        )
+        self.register_to_config(
+            chunk_size=chunk_size,
+            first_chunk_size=first_chunk_size,
+            window=window,
+            height=height,
+            width=width,
+            fps=fps,
+            sigmas=sigmas,
+            context_noise=context_noise,
+            max_sequence_length=max_sequence_length,
+        )
+        self.video_processor = VideoProcessor(vae_scale_factor=vae.config.scale_factor_spatial)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> Any:
+        """Load a shipped model (`tiny`), a local folder or a hub id.
+
+        Raises:
+            MissingModelError: if a path holds no model.
+            DamagedModelError: if its files cannot be read.
+        """
+        source = resolve(str(pretrained_model_name_or_path))
+        try:
+            return super().from_pretrained(source, **kwargs)
+        except (OSError, SafetensorError, ValueError, RuntimeError, TypeError, KeyError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DamagedModelError(f"cannot load `{source}`: {reason}") from error
+
+    @property
+    def settings(self) -> Settings:
+        """How the model was trained to be used."""
+        return Settings.of(dict(self.config))
+
+    def encode_prompt(self, prompts: list[str]) -> Tensor:
+        """Text embeddings `[B, L_text, C_text]`, one prompt a sample; warns of unknown words."""
+        for prompt in dict.fromkeys(prompts):
+            if missing := unknown_words(self.tokenizer, prompt):
+                logger.warning("the model does not know the words: %s", ", ".join(missing))
+        embeds = encode_prompts(
+            self.tokenizer,
+            self.text_encoder,
+            prompts,
+            length=self.config.max_sequence_length,
+        )
+        return embeds.to(self._execution_device, self.transformer.dtype)
+
+    def stream_latents(
+        self,
+        plan: Plan,
+        prompt_embeds: Tensor,
+        policy: Policy,
+        *,
+        seed: int = 0,
+        samples: list[int] | None = None,
+        prefix_latents: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """Clean latent chunks `[B, C, F, h, w]` of one batch, as they are made."""
+        scale = self.vae.config.scale_factor_spatial
+        config = self.config
+        with attach(self.transformer, policy, chunk_size=config.chunk_size) as session:
+            yield from rollout(
+                self.transformer,
+                session,
+                plan,
+                Steps.from_scheduler(self.scheduler, list(config.sigmas)),
+                CounterNoise(seed, samples or list(range(prompt_embeds.shape[0]))),
+                prompt_embeds,
+                latent_size=(config.height // scale, config.width // scale),
+                context_noise=config.context_noise,
+                prefix=prefix_latents,
+            )
+
+    @torch.no_grad()
+    def stream(
+        self,
+        prompt: str | list[str],
+        *,
+        num_seconds: float | None = None,
+        num_latent_frames: int | None = None,
+        policy: Policy | None = None,
+        seed: int = 0,
+        samples: list[int] | None = None,
+        prefix_latents: Tensor | None = None,
+        tile: TileSize | None = None,
+        latents: bool = False,
+    ) -> Iterator[Tensor]:
+        """Generate and yield chunk by chunk; memory does not grow with the length.
+
+        Args:
+            prompt: one prompt, or one a sample.
+            num_seconds: length in seconds.
+            num_latent_frames: length in latent frames instead.
+            policy: what the model remembers; default `TetherCache()`.
+            seed: of the counter-based noise.
+            samples: sample number of each prompt (part of the noise's name); default 0, 1, ...
+            prefix_latents: clean, normalised latents `[B, C, F, h, w]` that the video starts with.
+            tile: decode in spatial tiles of this size.
+            latents: yield clean latents `[B, C, F, h, w]` and do not decode.
+
+        Yields:
+            uint8 frames `[B, F, H, W, 3]` on the CPU; all together exactly the length asked for.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        policy = policy or TetherCache()
+        plan = self.check_inputs(
+            prompts,
+            policy,
+            num_seconds=num_seconds,
+            num_latent_frames=num_latent_frames,
+            samples=samples,
+            prefix_latents=prefix_latents,
+        )
+        chunks = self.stream_latents(
+            plan.chunks,
+            self.encode_prompt(prompts),
+            policy,
+            seed=seed,
+            samples=samples,
+            prefix_latents=prefix_latents,
+        )
+        if latents:
+            yield from chunks
+            return
+        decoder = StreamingDecoder(self.vae, tile=tile)
+        left = plan.num_frames
+        for chunk in chunks:
+            frames = to_uint8(decoder.decode(chunk))[:, :left]
+            left -= frames.shape[1]
+            if frames.shape[1]:
+                yield frames.cpu()
+
+    def check_inputs(
+        self,
+        prompts: list[str],
+        policy: Policy,
+        *,
+        num_seconds: float | None,
+        num_latent_frames: int | None,
+        samples: list[int] | None = None,
+        prefix_latents: Tensor | None = None,
+    ) -> VideoPlan:
+        """Check everything that a caller may get wrong; returns the plan.
+
+        Raises:
+            ValueError: naming the argument, the rule and the value.
+        """
+        if not prompts or any(not text.strip() for text in prompts):
+            raise ValueError("`prompt` must not be empty")
+        if samples is not None and len(samples) != len(prompts):
+            raise ValueError(
+                f"`samples` ({len(samples)}) must be as many as prompts ({len(prompts)})"
+            )
+        return plan_video(
+            self.settings,
+            policy,
+            num_seconds=num_seconds,
+            num_latent_frames=num_latent_frames,
+            prefix=0 if prefix_latents is None else prefix_latents.shape[2],
+            frames_per_latent=self.vae.config.scale_factor_temporal,
+        )
+
+    def __call__(
+        self, prompt: str | list[str], *, output_type: str = "np", **options: Any
+    ) -> CausalVideoOutput:
+        """Generate whole videos; for long ones prefer `stream`, which does not collect frames.
+
+        Args:
+            prompt: one prompt, or one a sample.
+            output_type: `np`, `pt`, `pil` or `latent`, as in diffusers.
+            **options: those of `stream`.
+
+        Returns:
+            `CausalVideoOutput` with `frames`.
+        """
+        if output_type not in ("np", "pt", "pil", "latent"):
+            raise ValueError(f"`output_type` ({output_type}) must be np, pt, pil or latent")
+        if output_type == "latent":
+            return CausalVideoOutput(
+                torch.cat(list(self.stream(prompt, latents=True, **options)), 2)
+            )
+        frames = torch.cat(list(self.progress_bar(self.stream(prompt, **options))), dim=1)
+        scaled = frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        return CausalVideoOutput(self.video_processor.postprocess_video(scaled, output_type))

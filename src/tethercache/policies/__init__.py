@@ -1,0 +1,30 @@
+"""Cache policies by name. A new policy is one file here and one line in `POLICIES`."""
+
+from __future__ import annotations
+
+from tethercache.cache import Policy
+from tethercache.registry import Entry, Registry
+
+POLICIES: Registry[Policy] = Registry(
+    "policy",
+    {
+        "tethercache": Entry(
+            "tethercache.policies.tethercache:TetherCache",
+            "sink + recalled memory + recent frames; recall by GRAB, alignment by TAME",
+            source="arXiv 2606.13035",
+        ),
+        "fifo": Entry(
+            "tethercache.policies.window:Window",
+            "the newest frames only",
+            source="Self-Forcing, arXiv 2506.08009",
+        ),
+        "sink": Entry(
+            "tethercache.policies.window:Window",
+            "the first frames and the newest ones",
+            preset={"sink": 3},
+            source="StreamingLLM, arXiv 2309.17453",
+        ),
+    },
+)
+
+__all__ = ["POLICIES"]

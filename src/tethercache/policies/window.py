@@ -1,0 +1,76 @@
+"""Sliding window, with or without an attention sink: the baselines.
+
+The newest frames stay, the oldest leaves when a new one needs its slot, and the first `sink` frames
+never leave (StreamingLLM, arXiv 2309.17453, on latent frames). With `relative` positions the
+readable frames stand at 0..n-1, so positions never exceed the trained window; with `absolute`
+positions a frame keeps its global index, as in the original Self-Forcing code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from tethercache.cache import LayerCache, Pass, Policy, Read, Room
+
+
+@dataclass(frozen=True)
+class Window(Policy):
+    """FIFO (`sink=0`) or sink + FIFO.
+
+    Args:
+        sink: S, latent frames at the start of the video that are kept for ever.
+        window: K, latent frames that attention reads, sink and current chunk included.
+        positions: `relative` (slot ranks) or `absolute` (global frame indices).
+    """
+
+    sink: int = 0
+    window: int = 21
+    positions: Literal["relative", "absolute"] = "relative"
+
+    def __post_init__(self) -> None:
+        if self.sink < 0:
+            raise ValueError(f"`sink` ({self.sink}) must not be negative")
+        if self.window <= self.sink:
+            raise ValueError(f"`window` ({self.window}) must be larger than `sink` ({self.sink})")
+        if self.positions not in ("relative", "absolute"):
+            raise ValueError(f"`positions` ({self.positions}) must be 'relative' or 'absolute'")
+
+    @property
+    def budget(self) -> int:
+        """K, the window."""
+        return self.window
+
+    @property
+    def sink_size(self) -> int:
+        """S, the sink."""
+        return self.sink
+
+    def check_chunk(self, committed: int, frames: int) -> None:
+        """The sink and one whole chunk must fit into the window."""
+        if self.sink + frames > self.window:
+            raise ValueError(
+                f"`window` ({self.window}) must be at least `sink` ({self.sink}) + chunk ({frames})"
+            )
+
+    def make_room(self, cache: LayerCache, frames: int) -> Room:
+        """Use free slots first, then those of the oldest frames behind the sink."""
+        before = cache.readable
+        overflow = max(0, before + frames - self.window)
+        fresh = cache.grow(frames - overflow)
+        if not overflow:
+            return Room(fresh)
+        by_age = cache.oldest_first(self.sink, before)
+        leaving, staying = by_age[:, :overflow], by_age[:, overflow:]
+        return Room(
+            slots=torch.cat((leaving, fresh), dim=1),
+            moved=staying if self.positions == "relative" else None,
+        )
+
+    def read(self, cache: LayerCache, pass_: Pass) -> Read:
+        """All frames, at their ranks or at their global indices."""
+        if self.positions == "relative":
+            return Read(position=cache.rank())
+        return Read(position=cache.frame_index[:, : cache.readable])

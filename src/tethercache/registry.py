@@ -1,0 +1,120 @@
+"""Names to things: `name:key=value,...` becomes a frozen dataclass, and back.
+
+A registry maps a name to a lazily imported class with preset fields. It is how a policy gets its
+name on the command line, in the sidecar of a video, in the tests and in the tables of the README:
+one line here adds it to all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name.
+
+    Attributes:
+        target: `module:Class` of a frozen dataclass.
+        summary: one line for tables and `--help`.
+        preset: fields that this name fixes as its defaults.
+        source: paper or code that the entry implements.
+        waives: invariants that the entry does not keep, each with the reason.
+    """
+
+    target: str
+    summary: str
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    waives: Mapping[str, str] = field(default_factory=dict)
+
+
+class Registry(Generic[T]):
+    """Named, configurable classes of one kind, such as policies."""
+
+    def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
+        self.kind = kind
+        self._entries = dict(entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __getitem__(self, name: str) -> Entry:
+        if name not in self._entries:
+            raise ValueError(f"unknown {self.kind} `{name}`{_nearest(name, self._entries)}")
+        return self._entries[name]
+
+    def load(self, name: str) -> type[T]:
+        """Import the class behind a name."""
+        module, _, attribute = self[name].target.partition(":")
+        loaded: type[T] = getattr(importlib.import_module(module), attribute)
+        return loaded
+
+    def fields(self, name: str) -> dict[str, Any]:
+        """Every key that a spec of this name may set, with its default."""
+        cls: Any = self.load(name)
+        return {f.name: f.default for f in dataclasses.fields(cls)} | dict(self[name].preset)
+
+    def parse(self, spec: str) -> T:
+        """Make an object from `name` or `name:key=value,...`.
+
+        Raises:
+            ValueError: for an unknown name or key, or a value of the wrong type or range.
+        """
+        name, _, settings = spec.strip().partition(":")
+        cls: Any = self.load(name)
+        types = typing.get_type_hints(cls)
+        values = dict(self[name].preset)
+        for setting in filter(None, (part.strip() for part in settings.split(","))):
+            key, equals, text = (part.strip() for part in setting.partition("="))
+            if key not in types:
+                known = [f.name for f in dataclasses.fields(cls)]
+                raise ValueError(f"{self.kind} `{name}` has no key `{key}`{_nearest(key, known)}")
+            if not equals or not text:
+                raise ValueError(f"`{setting}` in `{spec}` must have the form key=value")
+            values[key] = _convert(key, text, types[key])
+        made: T = cls(**values)
+        return made
+
+    def spec(self, made: T, *, full: bool = False) -> str:
+        """The shortest spec that `parse` turns into an equal object, or the one with every key."""
+        specs = []
+        for name in self:
+            if self.load(name) is not type(made):
+                continue
+            defaults = self.fields(name)
+            values = {key: getattr(made, key) for key in defaults}
+            changed = [key for key in defaults if values[key] != defaults[key]]
+            shown = ",".join(f"{key}={values[key]}" for key in (defaults if full else changed))
+            specs.append((len(changed), f"{name}:{shown}" if shown else name))
+        if not specs:
+            raise ValueError(f"{type(made).__name__} is not a registered {self.kind}")
+        return min(specs)[1]
+
+
+def _convert(key: str, text: str, kind: Any) -> Any:
+    choices = typing.get_args(kind)
+    if choices:
+        if text not in choices:
+            raise ValueError(f"`{key}` ({text}) must be one of: {', '.join(map(str, choices))}")
+        return text
+    try:
+        return kind(text)
+    except ValueError:
+        article = "a whole number" if kind is int else "a number"
+        raise ValueError(f"`{key}` ({text}) must be {article}") from None
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean `{near[0]}`?" if near else ""
+    return f"{hint} (known: {', '.join(known)})"

@@ -1,0 +1,82 @@
+"""The chunk loop: noise in, clean latent chunks out, one at a time, for as long as the plan says.
+
+Axes: latents `[B, C, F, h, w]`. No tensor here depends on the length of the video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tethercache.backbones import Session
+from tethercache.rollout.noise import NoiseSource
+from tethercache.rollout.plan import Plan
+from tethercache.rollout.sampler import Steps, denoise
+
+
+def rollout(
+    transformer: Any,
+    session: Session,
+    plan: Plan,
+    steps: Steps,
+    noise: NoiseSource,
+    prompt_embeds: Tensor,
+    *,
+    latent_size: tuple[int, int],
+    context_noise: float = 0.0,
+    prefix: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """Generate the chunks of one batch of videos.
+
+    Every chunk takes `len(steps)` denoising passes and one context pass, which is told the timestep
+    `context_noise` and sees clean latents. Chunks of the prefix take a context pass at timestep 0.
+
+    Args:
+        transformer: the model to which `session` is attached.
+        session: decides, by its policy, what the model remembers.
+        plan: the chunks.
+        steps: the noise levels of the few-step sampler.
+        noise: where noise comes from.
+        prompt_embeds: text embeddings `[B, L_text, C_text]`.
+        latent_size: height and width of a latent frame.
+        context_noise: timestep that the context pass is told, 0..1000.
+        prefix: clean latents `[B, C, plan.prefix, h, w]` to start from.
+
+    Yields:
+        Clean latents `[B, C, F, h, w]` of each chunk, those of the prefix included.
+    """
+    if plan.prefix != (0 if prefix is None else prefix.shape[2]):
+        raise ValueError(f"the plan has a prefix of {plan.prefix} latent frames, not the one given")
+    batch, device, dtype = prompt_embeds.shape[0], prompt_embeds.device, prompt_embeds.dtype
+    channels = transformer.config.in_channels
+
+    def call(latents: Tensor, timestep: float) -> Tensor:
+        told = torch.full((batch,), timestep, device=device, dtype=torch.float32)
+        flow: Tensor = transformer(latents, told, prompt_embeds, return_dict=False)[0]
+        return flow
+
+    def predict_flow(latents: Tensor, timestep: float) -> Tensor:
+        with session.denoising_pass():
+            return call(latents, timestep)
+
+    for chunk in plan:
+        shape = (channels, chunk.frames, *latent_size)
+        with session.chunk(chunk.frames):
+            if chunk.generated is None:
+                assert prefix is not None
+                latents = prefix[:, :, chunk.start : chunk.start + chunk.frames].to(device, dtype)
+                committed_at = 0.0
+            else:
+                number = chunk.generated
+
+                def draw(i: int, number: int = number, shape: tuple[int, ...] = shape) -> Tensor:
+                    return noise(number, i, shape).to(device, dtype)
+
+                latents = denoise(predict_flow, draw, steps)
+                committed_at = context_noise
+            with session.context_pass():
+                call(latents, committed_at)
+        yield latents

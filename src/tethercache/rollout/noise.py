@@ -1,0 +1,59 @@
+"""Noise that depends on nothing but its name.
+
+Each draw has a generator of its own, seeded by a hash of (seed, sample, chunk, draw). It is made on
+the CPU in float32, so it is the same on every device, for every length of the video, for every
+batch, and after a resume. The prompt does not enter: two prompts with one seed start from the same
+noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class NoiseSource(Protocol):
+    """Where a rollout takes its noise from."""
+
+    def __call__(self, chunk: int, draw: int, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal noise for a batch, float32 `[B, C, F, h, w]` on the CPU.
+
+        Args:
+            chunk: number of the generated chunk, prefix chunks not counted.
+            draw: 0 for the initial noise of the chunk, i for the re-noising before step i.
+            shape: `[C, F, h, w]` of one sample.
+        """
+
+
+@dataclass(frozen=True)
+class CounterNoise:
+    """Counter-based noise for a batch of samples.
+
+    Args:
+        seed: seed of the run.
+        samples: sample number of each batch element; noise of equal numbers is equal.
+    """
+
+    seed: int = 0
+    samples: Sequence[int] = (0,)
+
+    def __call__(self, chunk: int, draw: int, shape: tuple[int, ...]) -> Tensor:
+        """See `NoiseSource`."""
+        return torch.stack(
+            [
+                torch.randn(shape, generator=_generator(self.seed, sample, chunk, draw))
+                for sample in self.samples
+            ]
+        )
+
+
+def _generator(*counter: int) -> torch.Generator:
+    name = ",".join(map(str, counter)).encode()
+    digest = hashlib.blake2b(name, digest_size=8, person=b"tethercache").digest()
+    # 63 bits: torch takes a signed number
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

@@ -1,0 +1,103 @@
+"""Which latent frames are made together: chunk sizes and lengths, checked before anything loads.
+
+Wan's VAE turns the first latent frame into one pixel frame and each later one into
+`frames_per_latent` (4), so n latent frames are 4 (n - 1) + 1 pixel frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from tethercache.cache import Policy
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A run of latent frames that are made, or taken over from a prefix, together.
+
+    Attributes:
+        start: global index of its first latent frame.
+        frames: number of latent frames.
+        generated: number of generated chunks before it, or None for a chunk of the clean prefix.
+    """
+
+    start: int
+    frames: int
+    generated: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The chunks of one video.
+
+    Args:
+        num_latent_frames: latent frames that the video needs, the prefix included; whole chunks are
+            made, so there may be up to `chunk_size - 1` more.
+        chunk_size: latent frames denoised jointly.
+        first_chunk_size: size of the very first chunk; None for `chunk_size`.
+        prefix: clean latent frames that come first and are only read.
+    """
+
+    num_latent_frames: int
+    chunk_size: int = 3
+    first_chunk_size: int | None = None
+    prefix: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_latent_frames < 1:
+            raise ValueError(f"`num_latent_frames` ({self.num_latent_frames}) must be at least 1")
+        if self.chunk_size < 1:
+            raise ValueError(f"`chunk_size` ({self.chunk_size}) must be at least 1")
+        if self.first_chunk_size is not None and self.first_chunk_size < 1:
+            raise ValueError(f"`first_chunk_size` ({self.first_chunk_size}) must be at least 1")
+        if self.prefix < 0:
+            raise ValueError(f"`prefix` ({self.prefix}) must not be negative")
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """The chunks in order; those of the prefix never reach into the generated part."""
+        start, generated = 0, 0
+        while start < max(self.num_latent_frames, self.prefix):
+            first = self.first_chunk_size if start == 0 else None
+            frames = first or self.chunk_size
+            if start < self.prefix:
+                frames = min(frames, self.prefix - start)
+                yield Chunk(start, frames, generated=None)
+            else:
+                yield Chunk(start, frames, generated)
+                generated += 1
+            start += frames
+
+    def check(self, policy: Policy) -> None:
+        """Raise `ValueError` if the policy cannot serve these chunks."""
+        policy.check(chunk.frames for chunk in self)
+
+    @property
+    def num_chunks(self) -> int:
+        """The number of chunks, those of the prefix included."""
+        return sum(1 for _ in self)
+
+
+def latent_frames(num_frames: int, frames_per_latent: int = 4) -> int:
+    """The fewest latent frames that decode to at least `num_frames` pixel frames."""
+    return 1 + -(-(num_frames - 1) // frames_per_latent)
+
+
+def pixel_frames(num_latent_frames: int, frames_per_latent: int = 4) -> int:
+    """The pixel frames that `num_latent_frames` decode to: 4 (n - 1) + 1."""
+    return frames_per_latent * (num_latent_frames - 1) + 1
+
+
+def frames_for_seconds(seconds: float, fps: float | Fraction) -> int:
+    """The number of pixel frames of a video of `seconds`: round(seconds x fps), at least one.
+
+    Raises:
+        ValueError: if `seconds` is not a positive, finite number or is shorter than half a frame.
+    """
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"the length in seconds ({seconds}) must be a positive number")
+    frames = round(seconds * fps)
+    if frames < 1:
+        raise ValueError(f"{seconds} seconds are less than one frame at {float(fps):g} fps")
+    return frames

@@ -1,0 +1,33 @@
+"""Latents to a finished video: streaming decode, an mp4 that plays while it grows, its record."""
+
+from tethercache.video.decode import StreamingDecoder, TileSize, to_uint8
+from tethercache.video.files import DiskFullError
+from tethercache.video.reader import UnreadableVideoError, VideoInfo, probe, read_frames
+from tethercache.video.sidecar import (
+    FrameHasher,
+    Sidecar,
+    SidecarError,
+    read_sidecar,
+    sidecar_path,
+    write_sidecar,
+)
+from tethercache.video.writer import VideoWriter, check_target
+
+__all__ = [
+    "DiskFullError",
+    "FrameHasher",
+    "Sidecar",
+    "SidecarError",
+    "StreamingDecoder",
+    "TileSize",
+    "UnreadableVideoError",
+    "VideoInfo",
+    "VideoWriter",
+    "check_target",
+    "probe",
+    "read_frames",
+    "read_sidecar",
+    "sidecar_path",
+    "to_uint8",
+    "write_sidecar",
+]

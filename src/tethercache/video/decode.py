@@ -1,0 +1,204 @@
+"""Latents to pixels, a few latent frames at a time.
+
+Axes: B samples, C latent channels, F latent frames, h and w latent rows and columns; 3 colours,
+F_pixel pixel frames, H and W pixel rows and columns.
+
+`AutoencoderKLWan` is causal in time: a pixel frame depends on its latent frame and on a few
+features of the ones before, which every causal convolution keeps in a feature cache. diffusers
+stores that cache on the VAE and clears it around each whole decode; here it belongs to the stream,
+so that any number of streams share one VAE and memory does not grow with the length of the video.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, unpatchify
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TileSize:
+    """Size of a decoding tile and distance to the next one, in pixels, as in `vae.enable_tiling`.
+
+    Neighbours overlap by `height - stride_height` rows and `width - stride_width` columns and are
+    blended linearly there.
+    """
+
+    height: int = 256
+    width: int = 256
+    stride_height: int = 192
+    stride_width: int = 192
+
+    def __post_init__(self) -> None:
+        for axis in ("height", "width"):
+            size, stride = getattr(self, axis), getattr(self, f"stride_{axis}")
+            if not 0 < stride <= size:
+                raise ValueError(
+                    f"`stride_{axis}` ({stride}) must be between 1 and `{axis}` ({size})"
+                )
+
+
+class _FeatureCache:
+    """What the decoder's causal convolutions remember of one stream, or of one tile of it.
+
+    Attributes:
+        features: one entry a convolution, in the order in which the decoder calls them: None before
+            the first latent frame, then the last two frames of the convolution's input
+            `[B, channels, 2, rows, columns]`, or the decoder's own mark "Rep".
+    """
+
+    def __init__(self, vae: AutoencoderKLWan) -> None:
+        self.vae = vae
+        convolutions = sum(isinstance(m, WanCausalConv3d) for m in vae.decoder.modules())
+        self.features: list[Tensor | str | None] = [None] * convolutions
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Decode the next latent frame.
+
+        Args:
+            z: denormalised latents `[B, C, 1, h, w]`.
+
+        Returns:
+            `[B, 3 * patch ** 2, n, H / patch, W / patch]`; n is 1 for the first latent frame, then
+            4.
+        """
+        frame: Tensor = self.vae.decoder(
+            self.vae.post_quant_conv(z),
+            feat_cache=self.features,
+            feat_idx=[0],
+            first_chunk=self.features[0] is None,
+        )
+        return frame
+
+
+class StreamingDecoder:
+    """Decodes one stream of latent frames; all calls together equal one whole `vae.decode`.
+
+    The chunks may have any sizes. Nothing is stored on the VAE, so streams can be interleaved, and
+    the VAE's own `use_tiling` and `use_slicing` flags play no part.
+
+    Args:
+        vae: the VAE, of the Wan 2.1 or the Wan 2.2 kind, in any dtype.
+        tile: decode in overlapping tiles, to need less memory; equals the VAE's tiled decode with
+            these sizes. Frames that fit into one tile are not tiled. None: never tile.
+    """
+
+    def __init__(self, vae: AutoencoderKLWan, *, tile: TileSize | None = None) -> None:
+        ratio = vae.spatial_compression_ratio
+        for name, size in vars(tile).items() if tile is not None else ():
+            if size % ratio:
+                raise ValueError(
+                    f"`tile.{name}` ({size}) must be a multiple of {ratio}, "
+                    "the pixels that a latent of this VAE is wide"
+                )
+        self.vae = vae
+        self.tile = tile
+        self._caches: list[list[_FeatureCache]] = []  # rows of tiles; empty before the first call
+        self._stream_shape: tuple[int, ...] | None = None
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode the next latent frames of the stream.
+
+        Args:
+            latents: normalised latents, as the transformer makes them, `[B, C, F, h, w]`.
+
+        Returns:
+            float32 frames in [-1, 1], `[B, 3, F_pixel, H, W]`. The first latent frame of the stream
+            gives 1 pixel frame, every later one 4.
+        """
+        self._check(latents)
+        config = self.vae.config
+        mean, std = (
+            torch.tensor(values, device=latents.device).view(1, -1, 1, 1, 1)
+            for values in (config.latents_mean, config.latents_std)
+        )
+        z = (latents.float() * std + mean).to(self.vae.dtype)
+        frames = []
+        for z_frame in torch.split(z, 1, dim=2):
+            frame = self._decode_frame(z_frame)
+            if config.patch_size is not None:
+                frame = unpatchify(frame, patch_size=config.patch_size)
+            frames.append(frame.clamp(-1.0, 1.0).float())
+        return torch.cat(frames, dim=2)
+
+    def _check(self, latents: Tensor) -> None:
+        channels = self.vae.config.z_dim
+        if latents.ndim != 5 or latents.shape[1] != channels or latents.shape[2] == 0:
+            raise ValueError(
+                f"`latents` must be [B, {channels}, F, h, w] with F of at least 1, "
+                f"got {list(latents.shape)}"
+            )
+        shape = (latents.shape[0], *latents.shape[3:])
+        if self._stream_shape not in (None, shape):
+            raise ValueError(
+                f"`latents` of one stream must keep their [B, h, w], {self._stream_shape}, "
+                f"got {shape}; use one StreamingDecoder for each stream"
+            )
+        self._stream_shape = shape
+
+    def _decode_frame(self, z: Tensor) -> Tensor:
+        """Decode one latent frame `[B, C, 1, h, w]`, in tiles if it is larger than one."""
+        *_, height, width = z.shape
+        ratio = self.vae.spatial_compression_ratio
+        if self.tile is None or (
+            height <= self.tile.height // ratio and width <= self.tile.width // ratio
+        ):
+            if not self._caches:
+                self._caches = [[_FeatureCache(self.vae)]]
+            return self._caches[0][0].decode(z)
+
+        tile = self.tile
+        tops = range(0, height, tile.stride_height // ratio)
+        lefts = range(0, width, tile.stride_width // ratio)
+        if not self._caches:
+            self._caches = [[_FeatureCache(self.vae) for _ in lefts] for _ in tops]
+        rows = [
+            [
+                cache.decode(
+                    z[..., top : top + tile.height // ratio, left : left + tile.width // ratio]
+                )
+                for cache, left in zip(caches, lefts, strict=True)
+            ]
+            for caches, top in zip(self._caches, tops, strict=True)
+        ]
+        return self._join(rows, tile)[..., : self._pixels(height), : self._pixels(width)]
+
+    def _pixels(self, latents: int) -> int:
+        """Rows or columns of the decoder's output, which counts patches, for rows of latents."""
+        patch = self.vae.config.patch_size or 1
+        return int(latents * self.vae.spatial_compression_ratio // patch)
+
+    def _join(self, rows: list[list[Tensor]], tile: TileSize) -> Tensor:
+        """Blend the overlaps and cut every tile to its stride, as `vae.tiled_decode` does."""
+        patch = self.vae.config.patch_size or 1
+        stride_height, stride_width = tile.stride_height // patch, tile.stride_width // patch
+        blend_height = tile.height // patch - stride_height
+        blend_width = tile.width // patch - stride_width
+        joined = []
+        for i, row in enumerate(rows):
+            for j, part in enumerate(row):  # blending works in place, on tiles that are ours
+                if i > 0:
+                    self.vae.blend_v(rows[i - 1][j], part, blend_height)
+                if j > 0:
+                    self.vae.blend_h(row[j - 1], part, blend_width)
+            joined.append(
+                torch.cat([part[..., :stride_height, :stride_width] for part in row], dim=-1)
+            )
+        return torch.cat(joined, dim=-2)
+
+
+def to_uint8(frames: Tensor) -> Tensor:
+    """Round decoded frames to 8 bits.
+
+    Args:
+        frames: colours in [-1, 1], `[B, 3, F, H, W]`.
+
+    Returns:
+        uint8 `[B, F, H, W, 3]`, contiguous, on the same device; -1 becomes 0 and 1 becomes 255.
+    """
+    levels = ((frames.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return levels.permute(0, 2, 3, 4, 1).contiguous()

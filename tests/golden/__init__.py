@@ -1,0 +1,1 @@
+"""Numbers of the official code, and the command that compares this project with them."""

@@ -1,0 +1,1 @@
+"""Naive implementations that fast paths are compared with."""

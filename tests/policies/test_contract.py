@@ -1,0 +1,113 @@
+"""What every registered policy promises (`docs/architecture.md`, section 4)."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from tethercache.backbones import Session, attach
+from tethercache.cache import Pass, PassKind, Policy
+from tethercache.policies import POLICIES
+from tethercache.rollout import Plan
+from tests.policies.runs import TRANSFORMER, latents_of, naive_latents, prompt
+
+LONG = Plan(33)
+CONTEXT = Pass(PassKind.CONTEXT, step=0, first=False)
+SPECS = [*POLICIES, "fifo:positions=absolute", "sink:positions=absolute"]
+
+
+@pytest.fixture(params=SPECS)
+def policy(request: pytest.FixtureRequest) -> Policy:
+    return POLICIES.parse(request.param)
+
+
+def waived(policy: Policy, invariant: str) -> None:
+    name = POLICIES.spec(policy).partition(":")[0]
+    if reason := POLICIES[name].waives.get(invariant):
+        pytest.skip(f"{name} waives {invariant}: {reason}")
+
+
+def test_the_sink_is_bit_unchanged_once_it_is_committed(policy: Policy) -> None:
+    waived(policy, "sink")
+    seen: dict[int, list[Tensor]] = {}
+
+    def watch(session: Session) -> None:
+        size = policy.sink_size
+        if session.committed() < size:
+            return
+        for number, layer in enumerate(session.caches()):
+            order = layer.frame_index[:, : layer.readable].argsort(dim=1)[:, :size]
+            assert layer.frame_index[layer.rows, order].tolist() == [list(range(size))]
+            now = [x[layer.rows, order] for x in (layer.key, layer.value, layer.rotated)]
+            for before, after in zip(seen.setdefault(number, now), now, strict=True):
+                assert torch.equal(before, after)
+
+    latents_of(policy, LONG, watch=watch)
+    assert seen
+
+
+def test_at_most_k_frames_are_read_unique_and_ordered_by_position(policy: Policy) -> None:
+    def watch(session: Session) -> None:
+        for layer in session.caches():
+            index = layer.frame_index[0, : layer.readable]
+            assert layer.readable <= policy.budget
+            assert layer.rotated.shape[1] == policy.budget
+            assert len(index.unique()) == layer.readable
+            assert index.min() >= 0
+            assert index.max() == session.committed() - 1
+            position = policy.read(layer, CONTEXT).position[0]
+            assert torch.equal(position.argsort(), index.argsort())
+
+    latents_of(policy, LONG, watch=watch)
+
+
+def test_under_budget_it_equals_full_attention(policy: Policy) -> None:
+    waived(policy, "full attention under budget")
+    plan = Plan(policy.budget // 3 * 3)
+    ours = latents_of(policy, plan)
+    full = naive_latents(plan, "window", sink=0, window=10**6)
+    torch.testing.assert_close(ours, full, atol=1e-5, rtol=1e-5)
+
+
+def test_two_rollouts_in_a_row_equal_two_fresh_ones(policy: Policy) -> None:
+    first = latents_of(policy, LONG, seed=1)
+    second = latents_of(policy, LONG, seed=2)
+    fresh = copy.deepcopy(TRANSFORMER)
+    assert torch.equal(latents_of(policy, LONG, seed=2, transformer=fresh), second)
+    assert torch.equal(latents_of(policy, LONG, seed=1), first)
+
+
+def test_a_batch_of_three_equals_three_batches_of_one(policy: Policy) -> None:
+    prompts = prompt(batch=3)
+    together = latents_of(policy, LONG, prompt_embeds=prompts, samples=(0, 1, 2))
+    for i in range(3):
+        alone = latents_of(policy, LONG, prompt_embeds=prompts[i : i + 1], samples=(i,))
+        torch.testing.assert_close(together[i : i + 1], alone, atol=2e-4, rtol=1e-4)
+
+
+def test_the_first_chunks_do_not_depend_on_the_length(policy: Policy) -> None:
+    long = latents_of(policy, LONG)
+    assert torch.equal(latents_of(policy, Plan(27)), long[:, :, :27])
+    assert torch.equal(latents_of(policy, Plan(6)), long[:, :, :6])
+
+
+def test_leaving_attach_restores_the_model_exactly(policy: Policy) -> None:
+    inputs = (torch.randn(1, 4, 3, 4, 4), torch.tensor([500.0]), prompt())
+    state = {name: tensor.clone() for name, tensor in TRANSFORMER.state_dict().items()}
+    modules = [(name, id(module)) for name, module in TRANSFORMER.named_modules()]
+    processors = [id(p) for p in TRANSFORMER.attn_processors.values()]
+    before = TRANSFORMER(*inputs).sample
+    latents_of(policy, Plan(9))
+    with pytest.raises(KeyboardInterrupt), attach(TRANSFORMER, policy) as session:
+        with session.chunk(3), session.denoising_pass():
+            raise KeyboardInterrupt
+    assert torch.equal(TRANSFORMER(*inputs).sample, before)
+    assert [(name, id(module)) for name, module in TRANSFORMER.named_modules()] == modules
+    assert [id(p) for p in TRANSFORMER.attn_processors.values()] == processors
+    assert not TRANSFORMER._forward_pre_hooks
+    after = TRANSFORMER.state_dict()
+    assert list(after) == list(state)
+    assert all(torch.equal(after[name], tensor) for name, tensor in state.items())

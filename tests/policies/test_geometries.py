@@ -1,0 +1,126 @@
+"""Any geometry: it is either refused with a clear message or equals the naive oracle."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tethercache.backbones import Session
+from tethercache.policies.tethercache import TetherCache
+from tethercache.policies.window import Window
+from tethercache.rollout import Plan
+from tests.policies.runs import LATENT_SIZE, latents_of, naive_latents
+
+PLANS = st.builds(
+    Plan,
+    num_latent_frames=st.integers(1, 22),
+    chunk_size=st.integers(1, 4),
+    first_chunk_size=st.none() | st.integers(1, 5),
+    prefix=st.integers(0, 7),
+)
+
+
+def _prefix(plan: Plan) -> torch.Tensor | None:
+    if not plan.prefix:
+        return None
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(1, 4, plan.prefix, *LATENT_SIZE, generator=generator)
+
+
+@given(
+    plan=PLANS,
+    sink=st.integers(0, 4),
+    memory=st.integers(0, 6),
+    recent=st.integers(1, 6),
+    alpha=st.sampled_from([0.0, 0.35, 3.0]),
+    tau=st.sampled_from([0.0, 0.35, 1.0]),
+)
+@settings(max_examples=60)
+def test_tethercache_equals_the_naive_oracle_or_refuses(
+    plan: Plan, sink: int, memory: int, recent: int, alpha: float, tau: float
+) -> None:
+    policy = TetherCache(sink, memory, recent, alpha, tau, temperature=0.7)
+    chunks = [chunk.frames for chunk in plan]
+    sums = [sum(chunks[: i + 1]) for i in range(len(chunks))]
+    served = (policy.budget in sums or sums[-1] < policy.budget) and recent >= max(
+        chunks[1:] or [1]
+    )
+    if not served:
+        with pytest.raises(
+            ValueError, match=r"must be (at least the chunk|reached by whole chunks)"
+        ):
+            plan.check(policy)
+        return
+    plan.check(policy)
+    gaps = []
+
+    def watch(session: Session) -> None:
+        for layer in session.caches():
+            assert layer.readable <= policy.budget
+            index = layer.frame_index[0, : layer.readable]
+            assert len(index.unique()) == layer.readable
+            if layer.admission is not None and memory:
+                best = layer.admission.score[0].sort(descending=True).values
+                gaps.append((best[memory - 1] - best[memory]).item())
+
+    prefix = _prefix(plan)
+    ours = latents_of(policy, plan, prefix=prefix, watch=watch)
+    if gaps and min(gaps) < 1e-6:
+        return  # a near-tie, which rounding may decide either way
+    naive = naive_latents(plan, "tethercache", prefix=prefix, **dataclasses.asdict(policy))
+    torch.testing.assert_close(ours, naive, atol=2e-4, rtol=1e-4)
+
+
+@given(
+    plan=PLANS,
+    sink=st.integers(0, 4),
+    window=st.integers(1, 12),
+    positions=st.sampled_from(["relative", "absolute"]),
+)
+@settings(max_examples=40)
+def test_the_window_equals_the_naive_oracle_or_refuses(
+    plan: Plan, sink: int, window: int, positions: str
+) -> None:
+    if window <= sink:
+        with pytest.raises(ValueError, match="must be larger than `sink`"):
+            Window(sink, window)
+        return
+    policy = Window(sink, window, positions)  # type: ignore[arg-type]
+    largest = max(chunk.frames for chunk in plan)
+    if window < sink + largest:
+        with pytest.raises(ValueError, match=re.escape(f"`window` ({window}) must be at least")):
+            plan.check(policy)
+        return
+    prefix = _prefix(plan)
+    ours = latents_of(policy, plan, prefix=prefix)
+    naive = naive_latents(plan, "window", prefix=prefix, **dataclasses.asdict(policy))
+    torch.testing.assert_close(ours, naive, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"sink": -1}, "`sink` (-1) must not be negative"),
+        ({"memory": -2}, "`memory` (-2) must not be negative"),
+        ({"recent": 0}, "`recent` (0) must be at least 1"),
+        ({"alpha": -0.1}, "`alpha` (-0.1) must be a number >= 0"),
+        ({"alpha": float("nan")}, "`alpha` (nan) must be a number >= 0"),
+        ({"tau": 1.5}, "`tau` (1.5) must lie in [0, 1]"),
+        ({"temperature": 0.0}, "`temperature` (0.0) must be a number > 0"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name_and_value(
+    settings_: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TetherCache(**settings_)
+
+
+def test_a_budget_that_whole_chunks_do_not_reach_is_refused_with_what_would_do() -> None:
+    with pytest.raises(ValueError, match="a budget of 18 or 21 would do"):
+        Plan(60).check(TetherCache(memory=13))

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tethercache.video import UnreadableVideoError, VideoWriter, probe, read_frames
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Ten frames of one grey each: 20, 40, ... 200."""
+    path = tmp_path / "video.mp4"
+    with VideoWriter(path, fps=10, width=32, height=16) as writer:
+        for grey in range(20, 201, 20):
+            writer.write(np.full((1, 16, 32, 3), grey, np.uint8))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("every", "greys"),
+    [
+        (1, range(20, 201, 20)),
+        (2, range(20, 201, 40)),
+        (4, (20, 100, 180)),
+        (10, (20,)),
+        (99, (20,)),
+    ],
+)
+def test_every_nth_frame_is_read(video: Path, every: int, greys: tuple[int, ...]) -> None:
+    frames = list(read_frames(video, every))
+    assert [f.shape for f in frames] == [(16, 32, 3)] * len(greys)
+    assert all(f.dtype == np.uint8 for f in frames)
+    assert [float(f.mean()) for f in frames] == pytest.approx(list(greys), abs=2)
+
+
+def test_frames_stay_as_they_are_while_others_are_read(video: Path) -> None:
+    reader = read_frames(video)
+    first = next(reader)
+    copy = first.copy()
+    list(reader)
+    assert np.array_equal(first, copy)
+
+
+def test_reading_can_stop_early(video: Path) -> None:
+    reader = read_frames(video)
+    next(reader)
+    reader.close()
+    video.unlink()
+
+
+def test_every_must_be_positive(video: Path) -> None:
+    with pytest.raises(ValueError, match=r"`every` \(0\) must be at least 1"):
+        next(read_frames(video, 0))
+
+
+def test_a_missing_file_is_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no such video.*nowhere\.mp4"):
+        probe(tmp_path / "nowhere.mp4")
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no video" * 100], ids=["empty", "text"])
+def test_a_file_that_is_no_video_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "video.mp4"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableVideoError, match=r"video\.mp4 cannot be read as a video"):
+        probe(path)
+    with pytest.raises(UnreadableVideoError, match=r"video\.mp4 cannot be read as a video"):
+        list(read_frames(path))
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableVideoError, match="cannot be read as a video"):
+        probe(tmp_path)
+
+
+def test_sound_without_pictures_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=48000)
+        silence = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")
+        silence.sample_rate = 48000
+        container.mux([*stream.encode(silence), *stream.encode(None)])
+    with pytest.raises(UnreadableVideoError, match=r"sound\.mp4 contains no video"):
+        probe(path)
+    with pytest.raises(UnreadableVideoError, match=r"sound\.mp4 contains no video"):
+        next(read_frames(path))
+
+
+def test_a_video_without_frames_is_refused(video: Path) -> None:
+    data = video.read_bytes()
+    video.write_bytes(data[: data.index(b"moof") - 4])
+    with pytest.raises(
+        UnreadableVideoError, match=r"video\.mp4 (contains no frames|cannot be read)"
+    ):
+        probe(video)
+    with pytest.raises(
+        UnreadableVideoError, match=r"video\.mp4 (contains no frames|cannot be read)"
+    ):
+        list(read_frames(video))
+
+
+def test_a_damaged_video_is_an_error_and_not_a_short_video(video: Path) -> None:
+    data = bytearray(video.read_bytes())
+    last = data.rindex(b"mdat") + 4
+    del data[last + 5 :]
+    video.write_bytes(data)
+    frames = []
+    with pytest.raises(UnreadableVideoError, match="cannot be read as a video"):  # noqa: PT012
+        for frame in read_frames(video):
+            frames.append(frame)
+    assert len(frames) >= 9
+
+
+def test_an_ordinary_mp4_with_reordered_frames_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "other.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=24, width=32, height=16)
+        stream.pix_fmt = "yuv420p"
+        for grey in range(0, 240, 10):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 32, 3), grey, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    info = probe(path)
+    assert (info.num_frames, info.fps, info.duration) == (24, 24, 1.0)
+    greys = [float(f.mean()) for f in read_frames(path)]
+    assert greys == pytest.approx(list(range(0, 240, 10)), abs=4)
