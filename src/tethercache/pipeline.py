@@ -155,7 +155,7 @@ class CausalVideoPipeline(DiffusionPipeline):
         height: int = 480,
         width: int = 832,
         fps: int = 16,
-        sigmas: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25),
+        sigmas: list[float] | None = None,
         context_noise: float = 0.0,
         max_sequence_length: int = 512,
     ) -> None:
@@ -174,7 +174,7 @@ class CausalVideoPipeline(DiffusionPipeline):
             height=height,
             width=width,
             fps=fps,
-            sigmas=sigmas,
+            sigmas=sigmas or list(Settings.sigmas),
             context_noise=context_noise,
             max_sequence_length=max_sequence_length,
         )

@@ -1,8 +1,8 @@
 """TetherCache and the window policies written down naively: lists, concatenations, full logits.
 
-One sample, one frame at a time, everything recomputed in every pass: keys are concatenated and rotated
-in complex float64 before each attention, GRAB averages the full logits, TAME computes statistics from
-the tokens. It shares no code with `tethercache.cache` or `tethercache.policies`.
+One sample, one frame at a time, everything recomputed in every pass: keys are concatenated and
+rotated in complex float64 before each attention, GRAB averages the full logits, TAME computes
+statistics from the tokens. It shares no code with `tethercache.cache` or `tethercache.policies`.
 
 Axes: T tokens a frame, H heads, D channels a head; frames are `[T, H, D]`.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -143,31 +144,28 @@ class NaiveSession:
         layer.frames[sink : sink + memory] = new_memory
 
     def _rope(self, frame: Tensor, position: int) -> Tensor:
-        _, _, height, width = self.shape
         tokens, heads, channels = frame.shape
-        pairs = channels // 2
-        space = channels // 6
-        angles = torch.zeros(tokens, pairs, dtype=torch.float64)
-        for token in range(tokens):
-            row, column = divmod(token, width)
-            bands = ((position, pairs - 2 * space), (row, space), (column, space))
-            start = 0
-            for place, count in bands:
-                for i in range(count):
-                    angles[token, start + i] = place * 10000.0 ** (-i / count)
-                start += count
-        turn = torch.polar(torch.ones_like(angles), angles)[:, None]
-        spun = torch.view_as_complex(frame.double().reshape(tokens, heads, pairs, 2)) * turn
+        turn = _turn(position, tokens, self.columns, channels)[:, None]
+        spun = torch.view_as_complex(frame.double().reshape(tokens, heads, -1, 2)) * turn
         return torch.view_as_real(spun).flatten(-2).to(frame.dtype)
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return self._shape
 
     def see(self, latents: Tensor) -> None:
         """Learn the token grid from the latents `[1, C, F, h, w]` of a call."""
-        _, _, frames, height, width = latents.shape
-        self._shape = (1, frames, height // 2, width // 2)
+        self.columns = latents.shape[-1] // 2
+
+
+@cache
+def _turn(position: int, tokens: int, columns: int, channels: int) -> Tensor:
+    pairs, space = channels // 2, channels // 6
+    angles = torch.zeros(tokens, pairs, dtype=torch.float64)
+    for token in range(tokens):
+        row, column = divmod(token, columns)
+        start = 0
+        for place, count in ((position, pairs - 2 * space), (row, space), (column, space)):
+            for i in range(count):
+                angles[token, start + i] = place * 10000.0 ** (-i / count)
+            start += count
+    return torch.polar(torch.ones_like(angles), angles)
 
 
 def _align(x: Tensor, trusted: Tensor, tau: float) -> Tensor:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.oracles.naive_session import naive_attach
+from tests.toys import TEXT_DIM, TEXT_LENGTH, toy_transformer
 from tethercache.backbones import Session, attach
 from tethercache.cache import Policy
 from tethercache.rollout import CounterNoise, Plan, Steps, rollout
-from tests.oracles.naive_session import naive_attach
-from tests.toys import TEXT_DIM, TEXT_LENGTH, toy_transformer
 
 STEPS = Steps(timesteps=(1000.0, 833.3333), sigmas=(1.0, 0.8333333))
 LATENT_SIZE = (4, 4)

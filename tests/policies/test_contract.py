@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.policies.runs import TRANSFORMER, latents_of, naive_latents, prompt
 from tethercache.backbones import Session, attach
 from tethercache.cache import Pass, PassKind, Policy
 from tethercache.policies import POLICIES
 from tethercache.rollout import Plan
-from tests.policies.runs import TRANSFORMER, latents_of, naive_latents, prompt
 
 LONG = Plan(33)
 CONTEXT = Pass(PassKind.CONTEXT, step=0, first=False)
@@ -101,9 +101,13 @@ def test_leaving_attach_restores_the_model_exactly(policy: Policy) -> None:
     processors = [id(p) for p in TRANSFORMER.attn_processors.values()]
     before = TRANSFORMER(*inputs).sample
     latents_of(policy, Plan(9))
-    with pytest.raises(KeyboardInterrupt), attach(TRANSFORMER, policy) as session:
-        with session.chunk(3), session.denoising_pass():
-            raise KeyboardInterrupt
+    with (
+        pytest.raises(KeyboardInterrupt),
+        attach(TRANSFORMER, policy) as session,
+        session.chunk(3),
+        session.denoising_pass(),
+    ):
+        raise KeyboardInterrupt
     assert torch.equal(TRANSFORMER(*inputs).sample, before)
     assert [(name, id(module)) for name, module in TRANSFORMER.named_modules()] == modules
     assert [id(p) for p in TRANSFORMER.attn_processors.values()] == processors

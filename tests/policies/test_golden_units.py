@@ -9,9 +9,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from tests.conftest import ROOT
 from tethercache.cache import FrameStats
 from tethercache.policies import grab, tame
-from tests.conftest import ROOT
 
 GRAB = ROOT / "tests/golden/unit_grab.safetensors"
 TAME = ROOT / "tests/golden/unit_tame.safetensors"

@@ -104,13 +104,14 @@ class Session:
             )
         if frames < 1:
             raise ValueError(f"a chunk must have at least 1 latent frame, not {frames}")
-        for stream in self._streams.values() or [self._stream(DEFAULT_STREAM)]:
-            self.policy.check_chunk(stream.committed, frames)
-            if stream.committed and self._chunk_size is not None and frames > self._chunk_size:
+        for committed in {stream.committed for stream in self._streams.values()} or {0}:
+            self.policy.check_chunk(committed, frames)
+            if committed and self._chunk_size is not None and frames > self._chunk_size:
                 raise ValueError(
                     f"a chunk of {frames} is larger than the `chunk_size` ({self._chunk_size}) "
                     "that was given to `attach`"
                 )
+        for stream in self._streams.values():
             stream.passes = []
         self._frames, self._broken = frames, True
         try:
@@ -159,8 +160,11 @@ class Session:
         return self._streams[name]
 
     def _close_chunk(self, frames: int) -> None:
-        for name, stream in self._streams.items():
-            if stream.passes[-1:] != [PassKind.CONTEXT]:
+        used = {name: stream for name, stream in self._streams.items() if stream.passes}
+        if not used:
+            raise SessionError("the chunk ended without a pass")
+        for name, stream in used.items():
+            if stream.passes[-1] is not PassKind.CONTEXT:
                 raise SessionError(f"the chunk of stream {name!r} ended without a context pass")
             stream.committed += frames
 

@@ -129,6 +129,7 @@ def generate(
 
     from tethercache.pipeline import CausalVideoPipeline
 
+    _quiet_libraries()
     number_format = (dtype or (DType.FLOAT32 if place == "cpu" else DType.BFLOAT16)).value
     pipe = CausalVideoPipeline.from_pretrained(folder, torch_dtype=getattr(torch, number_format))
     pipe.to(place)
@@ -147,6 +148,7 @@ def generate(
         f"policy [bold]{POLICIES.spec(chosen)}[/] · model {model} · seed {seed} · {place} "
         f"{number_format} · {plan.num_frames} frames at {pipe.settings.fps} fps",
         highlight=False,
+        soft_wrap=True,
     )
     made = []
     for job in jobs:
@@ -156,7 +158,7 @@ def generate(
         print(
             f"{summary['path']}: {summary['num_frames']} frames, {summary['seconds']:g} s of video "
             f"in {summary['wall_seconds']:.1f} s, {summary['frames_per_second']:.1f} frames/s, "
-            f"policy {summary['policy']}"
+            f"policy {POLICIES.spec(chosen)}"
         )
     if as_json:
         print(json.dumps({"videos": made}))
@@ -298,6 +300,16 @@ def _device(name: str) -> str:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name} cannot be used here: {reason}") from None
     return name
+
+
+def _quiet_libraries() -> None:
+    """Keep the loading bars and hints of diffusers and transformers out of our output."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
 
 
 class _Done(ProgressColumn):

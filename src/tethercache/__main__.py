@@ -1,0 +1,5 @@
+"""`python -m tethercache` is `tethercache`."""
+
+from tethercache.cli import main
+
+main()

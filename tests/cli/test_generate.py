@@ -1,0 +1,235 @@
+"""`tethercache generate`: files, sidecars, names, and failures in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.toys import toy_pipeline
+from tethercache.cli import main
+from tethercache.cli.generate import slug
+from tethercache.video import probe, read_frames, read_sidecar
+
+PROMPT = "a red ball rolling over grass"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "toy"
+    toy_pipeline().save_pretrained(folder)
+    return folder
+
+
+def generate(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        main(["generate", *map(str, arguments)])
+    assert isinstance(exit_.value.code, int)
+    return exit_.value.code
+
+
+def test_a_prompt_becomes_an_mp4_with_a_sidecar_that_repeats_it(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = tmp_path / "ball.mp4"
+    options = ("--model", model, "--policy", "tethercache:alpha=0.5", "--seed", 3)
+    assert generate(PROMPT, *options, "--seconds", 10, "-o", video, "--json") == 0
+    info = probe(video)
+    assert (info.num_frames, info.fps, info.codec) == (160, 16, "h264")
+    assert not list(tmp_path.glob("*.partial.mp4"))
+
+    out = capsys.readouterr().out.splitlines()
+    assert "160 frames" in out[0]
+    assert "tethercache" in out[0]
+    assert "frames/s" in out[0]
+    (summary,) = json.loads(out[-1])["videos"]
+    sidecar = read_sidecar(video)
+    assert sidecar.frames_hash == summary["frames_hash"]
+    assert sidecar.prompt == PROMPT
+    assert "alpha=0.5" in sidecar.policy
+    assert "tau=0.35" in sidecar.policy
+    assert sum(sidecar.chunk_sizes) == sidecar.num_latent_frames == 42
+
+    again = tmp_path / "again.mp4"
+    recorded = ("--policy", sidecar.policy, "--seed", sidecar.seed, "--model", sidecar.model)
+    assert generate(sidecar.prompt, *recorded, "--seconds", 10, "-o", again) == 0
+    assert again.read_bytes() == video.read_bytes()
+
+
+def test_several_prompts_and_samples_go_into_a_folder(model: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(f"{PROMPT}\n\nA blue   Ball, über sand!\n", encoding="utf-8")
+    folder = tmp_path / "videos"
+    arguments = ("--prompts", prompts, "--num-samples", 2, "--model", model, "-o", folder)
+    assert generate(*arguments, "--latent-frames", 6) == 0
+    names = sorted(path.name for path in folder.glob("*.mp4"))
+    assert names == [
+        "000-a-red-ball-rolling-over-grass-0.mp4",
+        "000-a-red-ball-rolling-over-grass-1.mp4",
+        "001-a-blue-ball-uber-sand-0.mp4",
+        "001-a-blue-ball-uber-sand-1.mp4",
+    ]
+    assert all(probe(folder / name).num_frames == 21 for name in names)
+    hashes = {read_sidecar(folder / name).frames_hash for name in names}
+    assert len(hashes) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "give a prompt"),
+        ([""], 2, "prompt must not be empty"),
+        (["  "], 2, "prompt must not be empty"),
+        ([PROMPT, "--seconds", "0"], 2, "must be a positive number"),
+        ([PROMPT, "--seconds", "-4"], 2, "must be a positive number"),
+        ([PROMPT, "--seconds", "nan"], 2, "must be a positive number"),
+        ([PROMPT, "--seconds", "soon"], 2, "'--seconds'"),
+        ([PROMPT, "--seconds", "1", "--latent-frames", "3"], 2, "not both"),
+        ([PROMPT, "--latent-frames", "0"], 2, "must be positive"),
+        ([PROMPT, "--num-samples", "0"], 2, "--num-samples (0)"),
+        ([PROMPT, "--policy", "tethercash"], 2, "did you mean `tethercache`"),
+        ([PROMPT, "--policy", "tethercache:alfa=1"], 2, "did you mean `alpha`"),
+        ([PROMPT, "--policy", "tethercache:alpha=much"], 2, "must be a number"),
+        ([PROMPT, "--policy", "tethercache:sink=1.5"], 2, "must be a whole number"),
+        ([PROMPT, "--policy", "tethercache:alpha"], 2, "key=value"),
+        ([PROMPT, "--policy", "fifo:positions=sideways"], 2, "must be one of"),
+        ([PROMPT, "--policy", "tethercache:memory=13"], 2, "reached by whole chunks"),
+        ([PROMPT, "--policy", "tethercache:recent=2,memory=16"], 2, "`recent` (2)"),
+        ([PROMPT, "--policy", "fifo:window=30"], 2, "must not exceed the 21"),
+        ([PROMPT, "--device", "abacus"], 2, "--device abacus"),
+        ([PROMPT, "--prompts", "prompts.txt"], 2, "one of the two"),
+        ([PROMPT, "-o", "video.avi"], 2, "must end in .mp4"),
+        ([PROMPT, "-o", "nowhere/video.mp4"], 1, "no such folder"),
+        ([PROMPT, "--model", "./nothing"], 1, "no model at"),
+        ([PROMPT, "--colour", "red"], 2, "--colour"),
+    ],
+)
+def test_a_failure_is_one_line_and_leaves_nothing(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "--model" not in arguments:
+        arguments = [*arguments, "--model", str(model)]
+    assert generate(*arguments) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_file_is_refused_unless_told(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = tmp_path / "ball.mp4"
+    video.write_bytes(b"precious")
+    arguments = (PROMPT, "--model", model, "--latent-frames", 3, "-o", video)
+    assert generate(*arguments) == 2
+    assert "exists" in capsys.readouterr().err
+    assert video.read_bytes() == b"precious"
+    assert generate(*arguments, "--overwrite") == 0
+    assert probe(video).num_frames == 9
+
+
+def test_damaged_weights_are_one_line(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for path in model.rglob("*"):
+        target = damaged / path.relative_to(model)
+        if path.is_dir():
+            target.mkdir()
+        else:
+            content = path.read_bytes()
+            kept = len(content) // 2 if path.suffix == ".safetensors" else len(content)
+            target.write_bytes(content[:kept])
+    assert generate(PROMPT, "--model", damaged, "-o", tmp_path / "x.mp4") == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "cannot load" in line
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_under_the_final_name(
+    model: Path, tmp_path: Path
+) -> None:
+    # a limit on the size of files fails a write just as a full disk does
+    limited = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); "
+        "from tethercache.cli import main; main()"
+    )
+    arguments = ["generate", PROMPT, "--model", str(model), "--seconds", "10", "-o", "x.mp4"]
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "free some space" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "x.mp4").exists()
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        assert generate("", "--debug") == 2
+        assert "Traceback" in capsys.readouterr().err
+    finally:
+        from tethercache.cli import failures
+
+        failures._debugging = False
+
+
+@pytest.mark.slow
+def test_after_kill_9_the_partial_file_plays_up_to_the_last_chunk(
+    model: Path, tmp_path: Path
+) -> None:
+    arguments = [PROMPT, "--model", str(model), "--seconds", "3600", "-o", "long.mp4"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tethercache", "generate", *arguments],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    partial = tmp_path / "long.partial.mp4"
+    try:
+        for _ in range(600):
+            if partial.exists() and partial.stat().st_size > 20_000:
+                break
+            time.sleep(0.1)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    frames = sum(1 for _ in read_frames(partial))
+    assert frames > 9
+    assert (frames - 9) % 12 == 0
+    assert not (tmp_path / "long.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("A red ball, rolling!", "a-red-ball-rolling"),
+        ("Ünïcode / path\\s", "unicode-path-s"),
+        ("球", "video"),
+        ("x" * 300, "x" * 60),
+    ],
+)
+def test_prompts_become_safe_file_names(prompt: str, name: str) -> None:
+    assert slug(prompt) == name

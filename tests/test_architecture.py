@@ -1,0 +1,67 @@
+"""The shape of the code: imports go one way, and the mechanism knows no policy."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+SOURCE = ROOT / "src/tethercache"
+# a stage may import itself and the stages listed; `errors` and `registry` belong to all
+MAY_IMPORT = {
+    "cache": set(),
+    "policies": {"cache"},
+    "backbones": {"cache"},
+    "rollout": {"backbones", "cache"},
+    "video": set(),
+    "conditioning": set(),
+    "models": set(),
+    "pipeline": {"backbones", "cache", "conditioning", "models", "policies", "rollout", "video"},
+    "cli": {"models", "pipeline", "policies", "video"},
+}
+FREE = {"errors", "registry", "__version__"}
+
+
+def _imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "tethercache":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tethercache."):
+            names.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {
+                alias.name.split(".")[1]
+                for alias in node.names
+                if alias.name.startswith("tethercache.")
+            }
+    return names
+
+
+@pytest.mark.parametrize("stage", MAY_IMPORT)
+def test_imports_go_one_way(stage: str) -> None:
+    files = [*(SOURCE / stage).rglob("*.py"), *SOURCE.glob(f"{stage}.py")]
+    assert files
+    for path in files:
+        assert _imports(path) <= MAY_IMPORT[stage] | FREE | {stage}, path
+
+
+def test_every_stage_is_in_the_table() -> None:
+    stages = {path.name for path in SOURCE.iterdir() if (path / "__init__.py").is_file()}
+    assert stages <= set(MAY_IMPORT)
+
+
+def test_a_policy_is_one_short_file() -> None:
+    for path in (SOURCE / "policies").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 175, path
+
+
+def test_the_public_names_are_few_and_importable() -> None:
+    import tethercache
+
+    assert len(tethercache.__all__) <= 12
+    for name in tethercache.__all__:
+        assert getattr(tethercache, name) is not None
