@@ -7,10 +7,12 @@ import copy
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tests.policies.runs import TRANSFORMER, latents_of, naive_latents, prompt
+from tests.policies.runs import LATENT_SIZE, STEPS, TRANSFORMER, latents_of, naive_latents, prompt
+from tests.toys import toy_transformer
 from tethercache.backbones import Session, attach
-from tethercache.cache import Pass, PassKind, Policy
+from tethercache.cache import Pass, PassKind, Policy, Rotation
 from tethercache.policies import POLICIES
 from tethercache.rollout import Plan
 
@@ -115,3 +117,39 @@ def test_leaving_attach_restores_the_model_exactly(policy: Policy) -> None:
     after = TRANSFORMER.state_dict()
     assert list(after) == list(state)
     assert all(torch.equal(after[name], tensor) for name, tensor in state.items())
+
+
+def test_a_steady_chunk_never_waits_for_the_device(policy: Policy) -> None:
+    # FakeTensorMode raises on item, tolist, bool, numpy and shapes that depend on data
+    with FakeTensorMode(), torch.no_grad():
+        model, text, told = toy_transformer(), prompt(), torch.zeros(1)
+        with attach(model, policy, chunk_size=3) as session:
+            for _ in range(policy.budget // 3 + 2):
+                latents = torch.randn(1, 4, 3, *LATENT_SIZE)
+                with session.chunk(3):
+                    with session.denoising_pass():
+                        model(latents, told, text)
+                    with session.context_pass():
+                        model(latents, told, text)
+            assert session.committed() > policy.budget
+
+
+def test_a_steady_chunk_rotates_at_most_30_frames_of_keys_a_layer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rotated = []
+    rotate = Rotation.__call__
+    monkeypatch.setattr(
+        Rotation, "__call__", lambda self, x: rotated.append(x.shape[1]) or rotate(self, x)
+    )
+    per_chunk: list[int] = []
+    latents_of(
+        POLICIES.parse("tethercache"),
+        LONG,
+        watch=lambda _: per_chunk.append(sum(rotated) - sum(per_chunk)),
+    )
+    passes, layers, queries = len(STEPS) + 1, len(TRANSFORMER.blocks), 3
+    steady = per_chunk[-1] / layers - passes * queries
+    # of a pass 3 frames are new; besides, recent frames move once a chunk and the memory once
+    assert steady == passes * 3 + 1 + 14
+    assert steady - passes * 3 + 5 * 3 <= 30  # with the 4 + 1 passes of the real sampler

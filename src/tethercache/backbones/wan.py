@@ -190,7 +190,7 @@ class Session:
             raise ValueError(f"[B, C, h, w] of a stream cannot change: {stream.shape} to {shape}")
         if stream.rope is None:
             stream.shape, stream.rope = shape, self._rope(height, width, latents.device)
-        version = 0 if prompt_embeds.is_inference() else prompt_embeds._version
+        version = _version(prompt_embeds)
         if prompt_embeds is not stream.prompt or version != stream.prompt_version:
             stream.prompt, stream.prompt_version = prompt_embeds, version
             stream.projected_text = None
@@ -233,6 +233,13 @@ class Session:
         config = self._transformer.config
         _, rows, columns = config.patch_size
         return Rope(config.attention_head_dim, height // rows, width // columns, device=device)
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was changed in place, where torch counts that."""
+    if torch.compiler.is_compiling() or tensor.is_inference():
+        return 0
+    return tensor._version
 
 
 @contextmanager
