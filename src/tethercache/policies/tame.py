@@ -2,8 +2,8 @@
 
 Source: arXiv 2606.13035, in the form of the official code (`docs/reference.md`, section 5).
 
-Axes: B samples, F frames, T tokens a frame, H heads, D channels a head. Statistics are per sample,
-head and channel, over tokens, biased, in float32.
+Axes: F frames, T tokens a frame, H heads, D channels a head; leading axes (samples; keys and
+values) are kept apart. Statistics are per head and channel, over tokens, biased, in float32.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ STD_FLOOR = 1e-6
 
 
 def pool(frames: FrameStats) -> FrameStats:
-    r"""Statistics of all tokens of several frames, from those of each frame `[B, F, H, D]`.
+    r"""Statistics of all tokens of several frames, from those of each frame `[..., F, H, D]`.
 
     .. math:: \mu = \mathrm{mean}_f\, \mu_f, \qquad
               \sigma^2 = \mathrm{mean}_f\, \sigma_f^2 + \mathrm{var}_f\, \mu_f
 
     Returns:
-        Statistics with one frame, `[B, 1, H, D]`.
+        Statistics with one frame, `[..., 1, H, D]`.
     """
-    spread = frames.mean.var(dim=1, correction=0, keepdim=True)
-    return FrameStats(frames.mean.mean(dim=1, keepdim=True), frames.var.mean(1, True) + spread)
+    mean = frames.mean.mean(dim=-3, keepdim=True)
+    spread = (frames.mean - mean).square()
+    return FrameStats(mean, (frames.var + spread).mean(dim=-3, keepdim=True))
 
 
 def align(frames: Tensor, own: FrameStats, trusted: FrameStats, tau: float) -> Tensor:
@@ -34,9 +35,9 @@ def align(frames: Tensor, own: FrameStats, trusted: FrameStats, tau: float) -> T
     .. math:: x' = (1-\tau)\,x + \tau\Big(\sigma_T \frac{x-\mu_x}{\sigma_x} + \mu_T\Big)
 
     Args:
-        frames: keys (unrotated) or values `[B, F, T, H, D]`.
-        own: statistics of each of these frames `[B, F, H, D]`.
-        trusted: statistics of the trusted set `[B, 1, H, D]`.
+        frames: keys (unrotated) or values `[..., F, T, H, D]`.
+        own: statistics of each of these frames `[..., F, H, D]`.
+        trusted: statistics of the trusted set `[..., 1, H, D]`.
         tau: strength in [0, 1]; 0 returns the frames themselves.
 
     Returns:
@@ -46,10 +47,10 @@ def align(frames: Tensor, own: FrameStats, trusted: FrameStats, tau: float) -> T
         return frames
     x = frames.float()
     # subtract the mean before scaling: the folded form a*x + b is imprecise where own.std is tiny
-    centred = (x - own.mean[:, :, None]) / _std(own)[:, :, None]
-    restyled = _std(trusted)[:, :, None] * centred + trusted.mean[:, :, None]
+    centred = (x - own.mean.unsqueeze(-3)) / _std(own)
+    restyled = _std(trusted) * centred + trusted.mean.unsqueeze(-3)
     return ((1 - tau) * x + tau * restyled).to(frames.dtype)
 
 
 def _std(stats: FrameStats) -> Tensor:
-    return stats.var.sqrt().clamp(min=STD_FLOOR)
+    return stats.var.sqrt().clamp(min=STD_FLOOR).unsqueeze(-3)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tethercache.cache import Admission, LayerCache, Pass, Policy, Read, Room
+from tethercache.cache import Admission, FrameStats, LayerCache, Pass, Policy, Read, Room
 from tethercache.policies import grab, tame
 
 
@@ -108,21 +108,16 @@ class TetherCache(Policy):
         keep = self._select(cache, query, torch.cat((members, staged), dim=1))
         target = _places(members, staged, keep)
 
-        trusted = cache.slots(0, self.sink + self.memory)
-        edited = [
-            torch.where(
-                (target != staged)[..., None, None, None],
-                tame.align(
-                    frames[cache.rows, staged],
-                    stats.at(cache.rows, staged),
-                    tame.pool(stats.at(cache.rows, trusted)),
-                    self.tau,
-                ),
-                frames[cache.rows, staged],
-            )
-            for frames, stats in ((cache.key, cache.key_stats), (cache.value, cache.value_stats))
-        ]
-        cache.write(target, *edited)
+        known = self.sink + self.memory
+        frames = cache.frames[:, cache.rows, staged]
+        edited = tame.align(
+            frames,
+            FrameStats(*(x[:, cache.rows, staged] for x in (cache.stats.mean, cache.stats.var))),
+            tame.pool(FrameStats(*(x[:, :, :known] for x in (cache.stats.mean, cache.stats.var)))),
+            self.tau,
+        )
+        admitted = (target != staged)[..., None, None, None]
+        cache.write(target, *torch.where(admitted, edited, frames))
         cache.frame_index[cache.rows, target] = cache.frame_index[cache.rows, staged]
         cache.commit(target)
         cache.forget(staged)
@@ -136,7 +131,7 @@ class TetherCache(Policy):
     def _select(self, cache: LayerCache, query: Tensor, candidates: Tensor) -> Tensor:
         """GRAB over the candidate slots; records the decision in `cache.admission`."""
         index = cache.frame_index[cache.rows, candidates]
-        keys = cache.key_stats.at(cache.rows, candidates).mean
+        keys = cache.stats.mean[0, cache.rows, candidates]
         mass = grab.attention_mass(query.float().mean(dim=1), keys, self.temperature)
         diversity = grab.temporal_diversity(mass, index)
         score = grab.balance(mass, diversity, self.alpha)
