@@ -14,6 +14,7 @@ fixed shape and never waits for the device. The cache knows no policy, no model 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,9 @@ from tethercache.cache.rope import Rope
 
 EMPTY = -1
 """`frame_index` of a slot that holds nothing."""
+
+GROUP = 2**21
+"""Numbers that a temporary copy of frames may have: large frames are handled one by one."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class FrameStats:
         frames = frames.float()
         mean = frames.mean(dim=-3, keepdim=True)
         return cls(mean.squeeze(-3), (frames - mean).square_().mean(dim=-3))
+
+    def at(self, rows: Tensor, slots: Tensor) -> FrameStats:
+        """The statistics of the frames in `slots` `[B, F]`, where these are of all slots."""
+        return FrameStats(self.mean[:, rows, slots], self.var[:, rows, slots])
 
 
 @dataclass(frozen=True)
@@ -147,14 +155,20 @@ class LayerCache:
 
     def commit(self, slots: Tensor) -> None:
         """Take the statistics of the frames in `slots` `[B, F]`, which are final from now on."""
-        measured = FrameStats.of(self.frames[:, self.rows, slots])
-        self.stats.mean[:, self.rows, slots] = measured.mean
-        self.stats.var[:, self.rows, slots] = measured.var
+        for (some,) in self.in_groups(slots):
+            measured = FrameStats.of(self.frames[:, self.rows, some])
+            self.stats.mean[:, self.rows, some] = measured.mean
+            self.stats.var[:, self.rows, some] = measured.var
 
     def move(self, source: Tensor, target: Tensor) -> None:
-        """Copy frames with all that is known of them from `source` to `target`, both `[B, F]`."""
-        for tensor in (self.frames, self.stats.mean, self.stats.var):
-            tensor[:, self.rows, target] = tensor[:, self.rows, source]
+        """Copy frames with all that is known of them from `source` to `target`, both `[B, F]`.
+
+        No slot of `source` may be one of `target`.
+        """
+        for some, there in self.in_groups(source, target):
+            self.frames[:, self.rows, there] = self.frames[:, self.rows, some]
+        for known in (self.stats.mean, self.stats.var):
+            known[:, self.rows, target] = known[:, self.rows, source]
         self.frame_index[self.rows, target] = self.frame_index[self.rows, source]
 
     def forget(self, slots: Tensor) -> None:
@@ -163,7 +177,14 @@ class LayerCache:
 
     def rotate(self, slots: Tensor, position: Tensor, rope: Rope) -> None:
         """Refresh `rotated` for `slots` `[B, F]`, which now stand at time `position` `[B, F]`."""
-        self.rotated[self.rows, slots] = rope.at(position)(self.key[self.rows, slots])
+        for some, here in self.in_groups(slots, position):
+            self.rotated[self.rows, some] = rope.at(here)(self.key[self.rows, some])
+
+    def in_groups(self, *slots: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Cut tensors `[B, F]` along F, so that copies of a group's frames stay small."""
+        frame = self.frames[0, :, 0].numel()
+        size = max(1, GROUP // frame)
+        return zip(*(some.split(size, dim=1) for some in slots), strict=True)
 
     def rank(self) -> Tensor:
         """Place in time of each readable slot among all readable ones, int64 `[B, readable]`."""

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tethercache.cache import Admission, FrameStats, LayerCache, Pass, Policy, Read, Room
+from tethercache.cache import Admission, LayerCache, Pass, Policy, Read, Room
 from tethercache.policies import grab, tame
 
 
@@ -108,16 +108,12 @@ class TetherCache(Policy):
         keep = self._select(cache, query, torch.cat((members, staged), dim=1))
         target = _places(members, staged, keep)
 
-        known = self.sink + self.memory
-        frames = cache.frames[:, cache.rows, staged]
-        edited = tame.align(
-            frames,
-            FrameStats(*(x[:, cache.rows, staged] for x in (cache.stats.mean, cache.stats.var))),
-            tame.pool(FrameStats(*(x[:, :, :known] for x in (cache.stats.mean, cache.stats.var)))),
-            self.tau,
-        )
-        admitted = (target != staged)[..., None, None, None]
-        cache.write(target, *torch.where(admitted, edited, frames))
+        trusted = tame.pool(cache.stats.at(cache.rows, cache.slots(0, self.sink + self.memory)))
+        for some, there in cache.in_groups(staged, target):
+            frames = cache.frames[:, cache.rows, some]
+            edited = tame.align(frames, cache.stats.at(cache.rows, some), trusted, self.tau)
+            admitted = (there != some)[..., None, None, None]
+            cache.write(there, *torch.where(admitted, edited, frames))
         cache.frame_index[cache.rows, target] = cache.frame_index[cache.rows, staged]
         cache.commit(target)
         cache.forget(staged)
