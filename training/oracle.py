@@ -91,21 +91,28 @@ def score(readings: list[Reading], truth: world.Scene) -> Score:
     return Score(float(np.mean(values)), all(values) and not extra, attributes)
 
 
-def adherence_per_second(readings: list[Reading], truth: world.Scene) -> np.ndarray:
-    """Adherence of each second on its own, `[seconds]` (a last part of a second is left out)."""
-    return np.array([score(part, truth).adherence for part in _seconds(readings)])
+def adherence_per_second(
+    readings: list[Reading], truth: world.Scene, fps: int = world.FPS
+) -> np.ndarray:
+    """Adherence of each second on its own, `[seconds]` (a last part of a second is left out).
+
+    `fps` is how many frames of a second were read.
+    """
+    return np.array([score(part, truth).adherence for part in _seconds(readings, fps)])
 
 
-def identity_per_second(readings: list[Reading], reference_seconds: int = 5) -> np.ndarray:
+def identity_per_second(
+    readings: list[Reading], reference_seconds: int = 5, fps: int = world.FPS
+) -> np.ndarray:
     """How much of each second still shows the objects of the clip's own first seconds, `[seconds]`.
 
     For every colour seen in most of the reference: half a point if most frames show it, the other
     half if its commonest shape is the same and its mean area is within a third. NaN where there is
     no object.
     """
-    reference = _summary(readings[: reference_seconds * world.FPS])
+    reference = _summary(readings[: reference_seconds * fps])
     result = []
-    for part in _seconds(readings):
+    for part in _seconds(readings, fps):
         present = _summary(part)
         points = []
         for colour, (shape, area) in reference.items():
@@ -116,8 +123,7 @@ def identity_per_second(readings: list[Reading], reference_seconds: int = 5) -> 
     return np.array(result)
 
 
-def _seconds(readings: list[Reading]) -> list[list[Reading]]:
-    fps = world.FPS
+def _seconds(readings: list[Reading], fps: int) -> list[list[Reading]]:
     return [readings[i : i + fps] for i in range(0, len(readings) - fps + 1, fps)]
 
 

@@ -70,9 +70,9 @@ def test_scenes_cover_the_world():
 
 def test_oracle_reads_clean_renders():
     scores = []
-    for seed in range(30):
+    for seed in range(20):
         pixels, _, scene = world.clip(10**9 + seed, 81, CONFIG)
-        readings = oracle.read(pixels[::3])
+        readings = oracle.read(pixels[::4])
         scores.append(oracle.score(readings, scene).adherence)
     assert np.mean(scores) >= 0.98
 
