@@ -18,9 +18,21 @@ MAY_IMPORT = {
     "rollout": {"backbones", "cache"},
     "video": set(),
     "conditioning": set(),
-    "models": set(),
+    "memory": set(),
+    "models": {"backbones", "memory"},
     "pipeline": {"backbones", "cache", "conditioning", "models", "policies", "rollout", "video"},
-    "cli": {"models", "pipeline", "policies", "video"},
+    "evaluation": {"video"},
+    "cli": {
+        "backbones",
+        "cache",
+        "conditioning",
+        "evaluation",
+        "memory",
+        "models",
+        "pipeline",
+        "policies",
+        "video",
+    },
 }
 FREE = {"errors", "registry", "__version__"}
 
@@ -52,6 +64,14 @@ def test_imports_go_one_way(stage: str) -> None:
 def test_every_stage_is_in_the_table() -> None:
     stages = {path.name for path in SOURCE.iterdir() if (path / "__init__.py").is_file()}
     assert stages <= set(MAY_IMPORT)
+
+
+def test_a_metric_knows_nothing_of_ours_but_the_registry() -> None:
+    for path in (SOURCE / "evaluation/metrics").glob("*.py"):
+        assert _imports(path) <= {"evaluation", "registry"}, path
+        assert "tethercache.evaluation." not in path.read_text().replace(
+            "tethercache.evaluation.metrics", ""
+        ), path
 
 
 def test_a_policy_is_one_short_file() -> None:

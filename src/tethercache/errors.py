@@ -14,3 +14,15 @@ class MissingModelError(TetherCacheError):
 
 class DamagedModelError(TetherCacheError):
     """A model's files are there but cannot be read."""
+
+
+class UnsafeModelError(TetherCacheError):
+    """A file would run code if it were loaded the usual way; it was not loaded."""
+
+
+class WrongModelError(TetherCacheError):
+    """A file holds weights, but not those of a model that can be used here."""
+
+
+class NotEnoughMemoryError(TetherCacheError):
+    """A generation would not fit into the memory that is free; nothing was loaded."""

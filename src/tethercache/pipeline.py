@@ -11,8 +11,9 @@ The call is the stream, collected. Axes: latents `[B, C, F, h, w]`, frames `[B, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,10 +26,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tethercache.backbones import attach
+from tethercache.backbones.lora import merge_lora, require_peft
+from tethercache.backbones.weights import load_transformer
 from tethercache.cache import Policy
 from tethercache.conditioning import encode_prompts, unknown_words
-from tethercache.errors import DamagedModelError
-from tethercache.models import Settings, resolve
+from tethercache.errors import DamagedModelError, TetherCacheError
+from tethercache.models import Parts, Settings, fetch, find
 from tethercache.policies.tethercache import TetherCache
 from tethercache.rollout import (
     CounterNoise,
@@ -42,6 +45,17 @@ from tethercache.rollout import (
 from tethercache.video import StreamingDecoder, TileSize, to_uint8
 
 logger = logging.getLogger(__name__)
+
+# what diffusers and transformers raise at damaged or foreign files
+_UNREADABLE = (
+    OSError,
+    SafetensorError,
+    ValueError,
+    RuntimeError,
+    TypeError,
+    KeyError,
+    AttributeError,
+)
 
 
 @dataclass
@@ -181,17 +195,50 @@ class CausalVideoPipeline(DiffusionPipeline):
         self.video_processor = VideoProcessor(vae_scale_factor=vae.config.scale_factor_spatial)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, **kwargs: Any) -> Any:
-        """Load a shipped model (`tiny`), a local folder or a hub id.
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path | Parts,
+        *,
+        weights_dir: str | Path | None = None,
+        loras: Sequence[tuple[str | Path, float]] = (),
+        **kwargs: Any,
+    ) -> Any:
+        """Load a model.
+
+        Args:
+            pretrained_model_name_or_path: a shipped model (`tiny`), a preset (`self-forcing`), a
+                local folder or checkpoint, a hub id, or what `models.fetch` returned.
+            weights_dir: take what is on the hub from this folder instead.
+            loras: files of LoRA adapters and their scales, merged in this order.
+            **kwargs: those of `DiffusionPipeline.from_pretrained`, such as `torch_dtype`.
 
         Raises:
-            MissingModelError: if a path holds no model.
-            DamagedModelError: if its files cannot be read.
+            MissingModelError: if a path holds no model, or a file cannot be had.
+            TetherCacheError: if its files cannot be read, or are not those of such a model.
         """
-        source = resolve(str(pretrained_model_name_or_path))
+        parts = pretrained_model_name_or_path
+        if not isinstance(parts, Parts):
+            parts = fetch(find(str(parts)), Path(weights_dir) if weights_dir else None)
+        source, made = str(parts.pipeline), {}
+        adapters = [(parts.lora, 1.0)] if parts.lora is not None else []
+        adapters += [(Path(path), scale) for path, scale in loras]
+        if adapters:
+            require_peft()
+        if parts.transformer is not None:
+            made["transformer"] = load_transformer(
+                parts.transformer, dtype=kwargs.get("torch_dtype"), prefer=parts.prefer
+            )
+        if parts.shift is not None:
+            made["scheduler"] = FlowMatchLCMScheduler(shift=parts.shift)
+            made |= parts.settings.config()
         try:
-            return super().from_pretrained(source, **kwargs)
-        except (OSError, SafetensorError, ValueError, RuntimeError, TypeError, KeyError) as error:
+            pipe = super().from_pretrained(source, **made, **kwargs)
+            for adapter, scale in adapters:
+                merge_lora(pipe.transformer, adapter, scale)
+            return pipe
+        except TetherCacheError:
+            raise
+        except _UNREADABLE as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DamagedModelError(f"cannot load `{source}`: {reason}") from error
 
@@ -222,11 +269,14 @@ class CausalVideoPipeline(DiffusionPipeline):
         seed: int = 0,
         samples: list[int] | None = None,
         prefix_latents: Tensor | None = None,
+        keep_rotated: bool = True,
     ) -> Iterator[Tensor]:
         """Clean latent chunks `[B, C, F, h, w]` of one batch, as they are made."""
         scale = self.vae.config.scale_factor_spatial
         config = self.config
-        with attach(self.transformer, policy, chunk_size=config.chunk_size) as session:
+        with attach(
+            self.transformer, policy, chunk_size=config.chunk_size, keep_rotated=keep_rotated
+        ) as session:
             yield from rollout(
                 self.transformer,
                 session,
@@ -250,7 +300,9 @@ class CausalVideoPipeline(DiffusionPipeline):
         seed: int = 0,
         samples: list[int] | None = None,
         prefix_latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
         tile: TileSize | None = None,
+        keep_rotated: bool = True,
         latents: bool = False,
     ) -> Iterator[Tensor]:
         """Generate and yield chunk by chunk; memory does not grow with the length.
@@ -263,7 +315,10 @@ class CausalVideoPipeline(DiffusionPipeline):
             seed: of the counter-based noise.
             samples: sample number of each prompt (part of the noise's name); default 0, 1, ...
             prefix_latents: clean, normalised latents `[B, C, F, h, w]` that the video starts with.
+            prompt_embeds: what `encode_prompt` made of the prompts, so that the text encoder need
+                not be there any more.
             tile: decode in spatial tiles of this size.
+            keep_rotated: see `attach`; False saves a third of the cache's memory.
             latents: yield clean latents `[B, C, F, h, w]` and do not decode.
 
         Yields:
@@ -281,11 +336,12 @@ class CausalVideoPipeline(DiffusionPipeline):
         )
         chunks = self.stream_latents(
             plan.chunks,
-            self.encode_prompt(prompts),
+            self.encode_prompt(prompts) if prompt_embeds is None else prompt_embeds,
             policy,
             seed=seed,
             samples=samples,
             prefix_latents=prefix_latents,
+            keep_rotated=keep_rotated,
         )
         if latents:
             yield from chunks

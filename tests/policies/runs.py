@@ -32,6 +32,7 @@ def latents_of(
     seed: int = 0,
     prefix: Tensor | None = None,
     transformer: Any = TRANSFORMER,
+    keep_rotated: bool = True,
     watch: Callable[[Session], None] = lambda session: None,
 ) -> Tensor:
     """Roll out and return all latents `[B, C, F, h, w]`; `watch` is called after every chunk."""
@@ -40,7 +41,9 @@ def latents_of(
     made = []
     with (
         torch.no_grad(),
-        attach(transformer, policy, chunk_size=plan.chunk_size) as session,
+        attach(
+            transformer, policy, chunk_size=plan.chunk_size, keep_rotated=keep_rotated
+        ) as session,
     ):
         for latents in rollout(
             transformer,

@@ -96,6 +96,11 @@ def test_the_first_chunks_do_not_depend_on_the_length(policy: Policy) -> None:
     assert torch.equal(latents_of(policy, Plan(6)), long[:, :, :6])
 
 
+def test_rotating_on_read_changes_no_bit(policy: Policy) -> None:
+    kept = latents_of(policy, LONG)
+    assert torch.equal(latents_of(policy, LONG, keep_rotated=False), kept)
+
+
 def test_leaving_attach_restores_the_model_exactly(policy: Policy) -> None:
     inputs = (torch.randn(1, 4, 3, 4, 4), torch.tensor([500.0]), prompt())
     state = {name: tensor.clone() for name, tensor in TRANSFORMER.state_dict().items()}

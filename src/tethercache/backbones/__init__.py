@@ -1,5 +1,13 @@
 """Backbones: how a causal video transformer is joined to a cache."""
 
+from tethercache.backbones.self_forcing import PipelineSession, attach_pipeline
 from tethercache.backbones.wan import Session, SessionError, attach, float64_sinusoid
 
-__all__ = ["Session", "SessionError", "attach", "float64_sinusoid"]
+__all__ = [
+    "PipelineSession",
+    "Session",
+    "SessionError",
+    "attach",
+    "attach_pipeline",
+    "float64_sinusoid",
+]

@@ -57,31 +57,30 @@ def attend(
 
     read = policy.read(cache, pass_)
     now = rope.at(read.position.gather(1, cache.current))
-    cache.rotated[cache.rows, cache.current] = now(key)
-    for slots in moved:
-        cache.rotate(slots, read.position.gather(1, slots), rope)
+    if cache.keep_rotated:
+        cache.rotated[cache.rows, cache.current] = now(key)
+        for slots in moved:
+            cache.rotate(slots, read.position.gather(1, slots), rope)
+        keys = cache.rotated[:, : cache.readable]
+    else:
+        keys = cache.rotate_on_read(read.position, rope)
 
     turned_query = now(query.unflatten(1, (frames, -1))).flatten(1, 2)
-    seen_key, seen_value, bias = _seen(cache, read)
+    seen_key, seen_value, bias = _seen(cache, keys, read)
     output: Tensor = dispatch_attention_fn(
         turned_query, seen_key, seen_value, attn_mask=bias, backend=backend
     )
     return output
 
 
-def _seen(cache: LayerCache, read: Read) -> tuple[Tensor, Tensor, Tensor | None]:
+def _seen(cache: LayerCache, keys: Tensor, read: Read) -> tuple[Tensor, Tensor, Tensor | None]:
     """Keys and values `[B, n, H, D]` that a read shows, and its bias `[B, 1, 1, n]` if any."""
-    if read.visible is None:
-        key, value, bias = (
-            cache.rotated[:, : cache.readable],
-            cache.value[:, : cache.readable],
-            read.bias,
-        )
-    else:
-        key = cache.rotated[cache.rows, read.visible]
-        value = cache.value[cache.rows, read.visible]
-        bias = None if read.bias is None else read.bias.gather(1, read.visible)
+    values, bias = cache.value[:, : cache.readable], read.bias
+    if read.visible is not None:
+        keys = keys[cache.rows, read.visible]
+        values = values[cache.rows, read.visible]
+        bias = None if bias is None else bias.gather(1, read.visible)
     if bias is not None:
-        tokens = key.shape[2]
-        bias = torch.repeat_interleave(bias, tokens, dim=1).to(key.dtype)[:, None, None]
-    return key.flatten(1, 2), value.flatten(1, 2), bias
+        tokens = keys.shape[2]
+        bias = torch.repeat_interleave(bias, tokens, dim=1).to(keys.dtype)[:, None, None]
+    return keys.flatten(1, 2), values.flatten(1, 2), bias

@@ -69,7 +69,7 @@ class LayerCache:
 
     Attributes:
         frames: unrotated keys and, behind them, values: `[2, B, slots, T, H, D]`.
-        rotated: keys as attention reads them, `[B, budget, T, H, D]`.
+        rotated: keys as attention reads them, `[B, budget, T, H, D]`, if they are kept.
         frame_index: global index of the latent frame in each slot, int64 `[B, slots]`.
         stats: statistics of each frame, taken when it is committed, `[2, B, slots, H, D]`.
         current: slots of the chunk in progress `[B, chunk]`.
@@ -85,10 +85,13 @@ class LayerCache:
     stats: FrameStats
     current: Tensor
 
-    def __init__(self, budget: int, staging: int, layer: int = 0) -> None:
+    def __init__(
+        self, budget: int, staging: int, layer: int = 0, *, keep_rotated: bool = True
+    ) -> None:
         self.budget = budget
         self.staging = staging
         self.layer = layer
+        self.keep_rotated = keep_rotated
         self.readable = 0
         self.staged = 0
         self.admission: Admission | None = None
@@ -118,7 +121,8 @@ class LayerCache:
         batch, _, tokens, heads, channels = key.shape
         slots = self.budget + self.staging
         self.frames = key.new_zeros(2, batch, slots, tokens, heads, channels)
-        self.rotated = key.new_zeros(batch, self.budget, tokens, heads, channels)
+        if self.keep_rotated:
+            self.rotated = key.new_zeros(batch, self.budget, tokens, heads, channels)
         self.frame_index = torch.full((batch, slots), EMPTY, device=key.device)
         moment = torch.zeros(2, batch, slots, heads, channels, device=key.device)
         self.stats = FrameStats(moment, moment.clone())
@@ -179,6 +183,16 @@ class LayerCache:
         """Refresh `rotated` for `slots` `[B, F]`, which now stand at time `position` `[B, F]`."""
         for some, here in self.in_groups(slots, position):
             self.rotated[self.rows, some] = rope.at(here)(self.key[self.rows, some])
+
+    def rotate_on_read(self, position: Tensor, rope: Rope) -> Tensor:
+        """All readable keys at their `position` `[B, readable]`, `[B, readable, T, H, D]`.
+
+        For caches that do not keep rotated keys: a third less memory for a rotation in every pass.
+        """
+        keys = torch.empty_like(self.key[:, : self.readable])
+        for some, here in self.in_groups(self.slots(0, self.readable), position):
+            keys[self.rows, some] = rope.at(here)(self.key[self.rows, some])
+        return keys
 
     def in_groups(self, *slots: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Cut tensors `[B, F]` along F, so that copies of a group's frames stay small."""

@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from tethercache import __version__
+from tethercache.cli.doctor import doctor
+from tethercache.cli.eval import evaluate
 from tethercache.cli.failures import Debug, report
 from tethercache.cli.generate import generate
+from tethercache.cli.models import app as models
 from tethercache.cli.policies import policies
 
 app = typer.Typer(
@@ -24,7 +27,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(generate)
+app.command("eval")(evaluate)
 app.command()(policies)
+app.command()(doctor)
+app.add_typer(models, name="models")
 
 
 def _show_version(value: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 import time
@@ -17,10 +18,21 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
+from tethercache.cli.device import pick_device
 from tethercache.cli.failures import Debug
-from tethercache.models import Settings, fingerprint, read_settings, resolve
+from tethercache.cli.fitting import check_memory, parse_vram
+from tethercache.cli.inputs import (
+    describe_extras,
+    encode_prefix,
+    parse_loras,
+    prefix_latents,
+    read_prefix,
+)
+from tethercache.evaluation import need
+from tethercache.models import Settings, fetch, find
 from tethercache.policies import POLICIES
 
 DEFAULT_SECONDS = 10.0
@@ -62,17 +74,37 @@ def generate(
         typer.Option(help="Length in latent frames n, instead: 4 n - 3 video frames."),
     ] = None,
     policy: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--policy",
             "-p",
             metavar="NAME[:KEY=VALUE,...]",
             help="What the model remembers; see `tethercache policies`.",
+            show_default="tethercache, in a window that suits the model",
         ),
-    ] = "tethercache",
+    ] = None,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Shipped model, local folder or hub id.")
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A name of `tethercache models list`, a folder, a checkpoint or a hub id.",
+        ),
     ] = "tiny",
+    weights_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Take the model's files from here, not from the hub's cache."
+        ),
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE[:SCALE]", help="A LoRA to merge; may be given several times."),
+    ] = None,
+    prefix: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A clip or picture that the video starts with."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     num_samples: Annotated[int, typer.Option(help="Videos for each prompt.")] = 1,
     output: Annotated[
@@ -91,6 +123,13 @@ def generate(
         DType | None,
         typer.Option(help="Number format.", show_default="float32 on CPU, else bfloat16"),
     ] = None,
+    vram: Annotated[
+        str,
+        typer.Option(metavar="12|16|24|auto", help="GB to stay within; auto: what is free."),
+    ] = "auto",
+    watch_drift: Annotated[
+        bool, typer.Option("--watch-drift", help="Say while it is made how far the video drifts.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON line about the videos last.")
@@ -102,7 +141,9 @@ def generate(
     Frames are written as they are made: the unfinished video is NAME.partial.mp4 and can be
     watched. Beside each video stands NAME.json with all that is needed to make it again.
     """
+    from tethercache.backbones.lora import require_peft
     from tethercache.pipeline import plan_video
+    from tethercache.video import TileSize
     from tethercache.video.writer import check_target
 
     texts = _read_prompts(prompt, prompts)
@@ -115,33 +156,55 @@ def generate(
     length: dict[str, Any] = {"num_seconds": seconds, "num_latent_frames": latent_frames}
 
     # everything that can be wrong is found out before the weights are loaded
-    chosen = POLICIES.parse(policy)
-    folder = resolve(model)
-    settings = read_settings(folder) if Path(folder).is_dir() else None
-    if settings is not None:
-        plan_video(settings, chosen, **length)
-    place = _device(device)
+    found = find(model)
+    chosen = POLICIES.parse(policy or found.policy)
+    limit = parse_vram(vram)
+    loras = parse_loras(lora or [])
+    clip = read_prefix(prefix) if prefix is not None else None
+    if found.settings is not None:
+        plan_video(found.settings, chosen, prefix=prefix_latents(clip, found.settings), **length)
+    if watch_drift:
+        need("eval")
+    place = pick_device(device)
     jobs = _jobs(texts, num_samples, output)
     for job in jobs:
         check_target(job.path, overwrite=overwrite)
+    if loras or (found.preset is not None and found.preset.lora is not None):
+        require_peft()
+    _quiet_libraries()
+    parts = fetch(found, weights_dir)
+    plan = plan_video(parts.settings, chosen, prefix=prefix_latents(clip, parts.settings), **length)
+    number_format = (dtype or (DType.FLOAT32 if place == "cpu" else DType.BFLOAT16)).value
+    placement = check_memory(parts, chosen, place, number_format, limit)
 
     import torch
 
     from tethercache.pipeline import CausalVideoPipeline
 
-    _quiet_libraries()
-    number_format = (dtype or (DType.FLOAT32 if place == "cpu" else DType.BFLOAT16)).value
-    pipe = CausalVideoPipeline.from_pretrained(folder, torch_dtype=getattr(torch, number_format))
+    pipe = CausalVideoPipeline.from_pretrained(
+        parts, loras=loras, torch_dtype=getattr(torch, number_format)
+    )
+    # prompts first, so that text encoder and cache are never in memory together
+    pipe.text_encoder.to(place if placement.text_encoder_on_device else "cpu")
+    with torch.no_grad():
+        embeds = {text: pipe.encode_prompt([text]).to(place) for text in dict.fromkeys(texts)}
+    pipe.register_modules(text_encoder=None)
     pipe.to(place)
-    plan = plan_video(pipe.settings, chosen, **length)
+    options: dict[str, Any] = {**length, "keep_rotated": placement.keep_rotated}
+    if clip is not None:
+        options["prefix_latents"] = encode_prefix(pipe.vae, clip, pipe.settings)
+    if (tiles := placement.tiles) is not None:
+        options["tile"] = TileSize(tiles.size, tiles.size, tiles.stride, tiles.stride)
     record = _Record(
         model=model,
-        model_hash=fingerprint(folder) if settings is not None else "",
+        model_hash=parts.fingerprint(),
         policy=POLICIES.spec(chosen, full=True),
         seed=seed,
         device=str(place),
         dtype=number_format,
         settings=pipe.settings,
+        extras=describe_extras(loras, prefix, tiles),
+        watch_drift=watch_drift,
     )
     console = Console(stderr=True)
     console.print(
@@ -153,13 +216,18 @@ def generate(
     made = []
     for job in jobs:
         with _progress(console, plan.chunks.num_chunks, pipe.settings.fps) as progress:
-            summary = _make(pipe, job, chosen, plan, length, record, overwrite, progress)
+            given = options | {"prompt_embeds": embeds[job.prompt]}
+            summary = _make(pipe, job, chosen, plan, given, record, overwrite, progress)
         made.append(summary)
         print(
             f"{summary['path']}: {summary['num_frames']} frames, {summary['seconds']:g} s of video "
             f"in {summary['wall_seconds']:.1f} s, {summary['frames_per_second']:.1f} frames/s, "
             f"policy {POLICIES.spec(chosen)}"
         )
+        if "drift" in summary:
+            changes = summary["drift"]["changes"].items()
+            known = ", ".join(f"{name} {value:.3g}" for name, value in changes if value is not None)
+            print(f"drift: {summary['drift']['verdict'] or 'too short to say'} {known}".rstrip())
     if as_json:
         print(json.dumps({"videos": made}))
 
@@ -175,6 +243,8 @@ class _Record:
     device: str
     dtype: str
     settings: Settings
+    extras: dict[str, Any]
+    watch_drift: bool
 
 
 def _make(
@@ -182,7 +252,7 @@ def _make(
     job: Job,
     policy: Any,
     plan: Any,
-    length: dict[str, Any],
+    options: dict[str, Any],
     record: _Record,
     overwrite: bool,
     progress: Progress,
@@ -191,7 +261,8 @@ def _make(
     from tethercache.video import FrameHasher, Sidecar, VideoWriter, write_sidecar
 
     settings = record.settings
-    task = progress.add_task(job.path.name, total=plan.chunks.num_chunks, frames=0)
+    task = progress.add_task(job.path.name, total=plan.chunks.num_chunks, frames=0, drift="")
+    watch = _drift_watch(settings.fps) if record.watch_drift else None
     hasher = FrameHasher()
     started = time.perf_counter()
     with VideoWriter(
@@ -202,13 +273,17 @@ def _make(
         overwrite=overwrite,
     ) as writer:
         chunks = pipe.stream(
-            job.prompt, policy=policy, seed=record.seed, samples=[job.sample], **length
+            job.prompt, policy=policy, seed=record.seed, samples=[job.sample], **options
         )
         for chunk in chunks:
             writer.write(chunk[0])
             hasher.update(chunk[0])
+            if watch is not None:
+                watch.update(chunk[0].numpy())
+                progress.update(task, drift=f"· {watch.status()}" if watch.status() else "")
             progress.update(task, advance=1, frames=writer.num_frames)
     wall = time.perf_counter() - started
+    drift = {} if watch is None else {"drift": watch.summary()}
     write_sidecar(
         job.path,
         Sidecar(
@@ -230,7 +305,12 @@ def _make(
             frames_hash=hasher.frames_hash,
             wall_seconds=wall,
             frames_per_second=plan.num_frames / wall,
-            settings={"sigmas": settings.sigmas, "context_noise": settings.context_noise},
+            settings={
+                "sigmas": settings.sigmas,
+                "context_noise": settings.context_noise,
+                **record.extras,
+                **drift,
+            },
             command=tuple(sys.argv),
         ),
     )
@@ -245,7 +325,14 @@ def _make(
         "wall_seconds": round(wall, 3),
         "frames_per_second": round(plan.num_frames / wall, 2),
         "frames_hash": hasher.frames_hash,
+        **drift,
     }
+
+
+def _drift_watch(fps: int) -> Any:
+    from tethercache.evaluation.watch import DriftWatch
+
+    return DriftWatch(fps)
 
 
 def _read_prompts(prompt: str | None, file: Path | None) -> list[str]:
@@ -287,26 +374,12 @@ def slug(prompt: str, length: int = 60) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain)[:length].strip("-") or "video"
 
 
-def _device(name: str) -> str:
-    """Check a device name, or choose the best one for `auto`."""
-    import torch
-
-    if name == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return "cpu" if accelerator is None else accelerator.type
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {name} cannot be used here: {reason}") from None
-    return name
-
-
 def _quiet_libraries() -> None:
     """Keep the loading bars and hints of diffusers and transformers out of our output."""
     import diffusers
     import transformers
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its download bars stay
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
         library.utils.logging.set_verbosity_error()
@@ -322,17 +395,17 @@ class _Done(ProgressColumn):
     def render(self, task: Task) -> Text:
         frames = task.fields["frames"]
         speed = frames / task.elapsed if task.elapsed else 0.0
-        return Text(f"{frames / self._fps:.1f} s of video · {speed:.1f} frames/s")
+        return Text(f"{frames / self._fps:.1f} s done, {speed:.1f} frames/s", no_wrap=True)
 
 
 def _progress(console: Console, chunks: int, fps: int) -> Progress:
     columns: Iterable[ProgressColumn] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("chunk {task.completed:.0f}/{task.total:.0f} ·"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=16)),
+        BarColumn(bar_width=12),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} chunks"),
         _Done(fps),
-        TextColumn("·"),
         TimeRemainingColumn(compact=True),
         TextColumn("left"),
+        TextColumn("{task.fields[drift]}"),
     )
     return Progress(*columns, console=console, transient=True)

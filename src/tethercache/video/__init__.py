@@ -2,7 +2,13 @@
 
 from tethercache.video.decode import StreamingDecoder, TileSize, to_uint8
 from tethercache.video.files import DiskFullError
-from tethercache.video.reader import UnreadableVideoError, VideoInfo, probe, read_frames
+from tethercache.video.reader import (
+    UnreadableVideoError,
+    VideoInfo,
+    probe,
+    read_frames,
+    read_timed_frames,
+)
 from tethercache.video.sidecar import (
     FrameHasher,
     Sidecar,
@@ -27,6 +33,7 @@ __all__ = [
     "probe",
     "read_frames",
     "read_sidecar",
+    "read_timed_frames",
     "sidecar_path",
     "to_uint8",
     "write_sidecar",

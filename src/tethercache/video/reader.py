@@ -35,6 +35,9 @@ class VideoInfo:
         num_frames: counted, because fragmented files do not store it.
         duration: seconds.
         codec: name of the codec, such as "h264".
+        pixel_format: FFmpeg's name, such as "yuv420p".
+        declared_frames: as the header says, or 0; more than `num_frames` if the file was cut off.
+        declared_duration: seconds, as the header says of a file that is all video, or 0.
     """
 
     width: int
@@ -43,6 +46,9 @@ class VideoInfo:
     num_frames: int
     duration: float
     codec: str
+    pixel_format: str = ""
+    declared_frames: int = 0
+    declared_duration: float = 0.0
 
 
 @contextmanager
@@ -76,14 +82,28 @@ def read_frames(path: str | os.PathLike[str], every: int = 1) -> Iterator[npt.ND
         UnreadableVideoError: the file is no video or has no frames; or it is damaged, after the
             frames before that place.
     """
+    for _, image in read_timed_frames(path, every):
+        yield image
+
+
+def read_timed_frames(
+    path: str | os.PathLike[str], every: int = 1
+) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
+    """Read a video as `read_frames` does, each frame with the second at which it is shown.
+
+    Frames of one rate are shown at index / rate; where the rate varies, the file's times differ.
+    """
     if every < 1:
         raise ValueError(f"`every` ({every}) must be at least 1")
     converter = VideoReformatter()
     with _open(path) as (container, stream):
-        index = -1
+        index, start = -1, None
+        rate = stream.average_rate or stream.guessed_rate or Fraction(1)
         for index, frame in enumerate(container.decode(stream)):
+            shown = frame.time if frame.time is not None else float(index / rate)
+            start = shown if start is None else start
             if index % every == 0:
-                yield to_rgb(converter, frame)
+                yield shown - start, to_rgb(converter, frame)
         if index < 0:
             raise UnreadableVideoError(f"{path} contains no frames")
 
@@ -111,4 +131,9 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
             num_frames=num_frames,
             duration=float((end - (stream.start_time or 0)) * time_base),
             codec=stream.codec_context.name,
+            pixel_format=stream.codec_context.pix_fmt or "",
+            declared_frames=stream.frames,
+            declared_duration=(container.duration or 0) / av.time_base
+            if len(container.streams) == 1
+            else 0.0,
         )

@@ -1,0 +1,156 @@
+"""`tethercache doctor`: what is installed, what is here, and what this machine can run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from tethercache.cli.device import free_memory, pick_device
+from tethercache.cli.failures import Debug
+from tethercache.cli.models import missing_files
+from tethercache.evaluation.vbench_weights import WEIGHTS, missing_weights
+from tethercache.models import BASE, PRESETS, SHIPPED, base_lacks
+from tethercache.policies import POLICIES
+
+if TYPE_CHECKING:
+    from tethercache.memory import Sizes
+
+_LIBRARIES = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "av", "peft")
+_BACKENDS = {
+    "flash_attn": "flash",
+    "flash_attn_interface": "_flash_3",
+    "sageattention": "sage",
+    "xformers": "xformers",
+}
+
+
+def doctor(
+    weights_dir: Annotated[
+        Path | None,
+        typer.Option(help="Also say which files of VBench are missing in this folder."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Say what is installed, which models are here and what this machine can run."""
+    console = Console(highlight=False, soft_wrap=True)
+
+    def row(key: str, value: str) -> None:
+        console.print(f"[bold]{key:10}[/] {value}")
+
+    installed = [f"{name} {_version(name)}" for name in _LIBRARIES if _version(name)]
+    row("versions", f"tethercache {_version('tethercache')}, Python {platform.python_version()}")
+    row("", ", ".join(installed))
+    if not _version("peft"):
+        row("", "peft is not installed: --lora and the model longlive need it")
+    device = pick_device("auto")
+    free, total = free_memory(device)
+    row("device", f"{_device_name(device)}, {_gb(free)} of {_gb(total)} memory free")
+    disk = shutil.disk_usage(".")
+    row("disk", f"{disk.free / 1e9:.1f} GB free here")
+    row("attention", ", ".join(_attention(device)))
+    for name, folder in SHIPPED.items():
+        here = (folder / "model_index.json").is_file()
+        row("model", f"{name}: {'present' if here else f'missing, expected in {folder}'}")
+    for name, preset in PRESETS.items():
+        row("model", f"{name}: {_state(missing_files(preset))}")
+    row("base", f"{BASE}, which all but tiny need: {_state(base_lacks())}")
+    for line in _abilities(device, free):
+        row("can run", line)
+    if weights_dir is not None:
+        lacking = missing_weights(weights_dir)
+        for name in WEIGHTS:
+            row("vbench", f"{name}: {'missing' if lacking.get(name) else 'all files present'}")
+            for weight in lacking.get(name, []):
+                row("", f"  {weight.path} ({weight.purpose}; from {weight.origin})")
+
+
+def _abilities(device: str, free: int | None) -> list[str]:
+    """What of the presets fits into the free memory, by arithmetic."""
+    from tethercache.memory import RESERVE, place
+
+    lines = []
+    element = 4 if device == "cpu" else 2
+    reserve = 0 if device == "cpu" else RESERVE
+    for name, preset in PRESETS.items():
+        policy = POLICIES.parse(preset.policy)
+        chunk = preset.settings.chunk_size
+        placement = place(
+            wan_sizes(chunk),
+            free or 0,
+            budget=policy.budget,
+            staging=policy.staging(chunk),
+            element=element,
+            reserve=reserve,
+            offload=device != "cpu",
+        )
+        verdict = "not known" if free is None else ("yes" if placement.fits else "no")
+        lines.append(f"{name} with {preset.policy}: {verdict}, needs {placement.estimate}")
+    return lines
+
+
+def wan_sizes(chunk: int) -> Sizes:
+    """The sizes of every preset: Wan2.1-T2V-1.3B at 480x832."""
+    from tethercache.memory import Sizes
+
+    return Sizes(
+        transformer=1_418_996_800,
+        text_encoder=5_680_910_336,
+        vae=126_892_531,
+        layers=30,
+        width=1536,
+        ffn=8960,
+        tokens=1560,
+        height=480,
+        columns=832,
+        chunk=chunk,
+    )
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    if device.startswith("cuda"):
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)" if device == "cpu" else device
+
+
+def _attention(device: str) -> list[str]:
+    """Backends of diffusers' dispatcher that could be used here; the first is what is used."""
+    import torch
+
+    backends = ["native (PyTorch's fused attention)"]
+    if device.startswith("cuda"):
+        switches = torch.backends.cuda
+        backends += [
+            f"_native_{name}"
+            for name, enabled in (
+                ("flash", switches.flash_sdp_enabled()),
+                ("efficient", switches.mem_efficient_sdp_enabled()),
+                ("cudnn", switches.cudnn_sdp_enabled()),
+            )
+            if enabled
+        ]
+        backends += [name for module, name in _BACKENDS.items() if importlib.util.find_spec(module)]
+    return backends
+
+
+def _state(missing: list[str]) -> str:
+    return f"missing {', '.join(missing)}" if missing else "present"
+
+
+def _gb(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 1e9:.1f} GB"

@@ -1,0 +1,232 @@
+"""`tethercache eval`: does a video drift, and does it drift less than another?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from tethercache.cli.failures import FAILED, Debug
+from tethercache.evaluation import need
+from tethercache.evaluation.metrics import METRICS
+
+if TYPE_CHECKING:
+    from tethercache.evaluation.measure import Options, Skipped, VideoResult
+    from tethercache.evaluation.suite import Report
+
+
+class Suite(str, Enum):
+    """What is evaluated."""
+
+    DRIFT = "drift"
+    VBENCH_LONG = "vbench-long"
+
+
+class Format(str, Enum):
+    """What is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MD = "md"
+
+
+def evaluate(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILES_OR_FOLDERS", help="Videos, or folders of videos.", show_default=False
+        ),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="A folder of videos to compare with; the same file name is a pair."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path(
+        "evaluation"
+    ),
+    every: Annotated[
+        int, typer.Option(help="Measure colour, detail and motion in every n-th frame.")
+    ] = 2,
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first N videos, to try something out.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Videos at a time.")] = 1,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Also what the picture shows (extra `embed`).")
+    ] = False,
+    chunk: Annotated[
+        int, typer.Option(help="Frames of a generated chunk, for the flicker at its joins.")
+    ] = 12,
+    first_chunk: Annotated[int, typer.Option(help="Frames of the first chunk.")] = 9,
+    suite: Annotated[Suite, typer.Option(help="What to evaluate.")] = Suite.DRIFT,
+    weights_dir: Annotated[
+        Path | None, typer.Option(help="Where the weights of VBench are.")
+    ] = None,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPR",
+            help='Exit with 1 if a video is so: "colour_difference>12, verdict=drifting".',
+        ),
+    ] = None,
+    format_: Annotated[
+        Format, typer.Option("--format", "-f", help="What to print.")
+    ] = Format.TABLE,
+    list_: Annotated[
+        bool, typer.Option("--list", help="List the metrics and what they need.")
+    ] = False,
+    debug: Debug = False,
+) -> int:
+    """Find out whether videos drift.
+
+    Prints a table and writes results.json, results.csv, report.md and report.html. Finished videos
+    are not measured again. Exit status: 1 if a file was skipped or --fail-on holds.
+    """
+    if list_:
+        return _list(format_, suite, weights_dir)
+    if not paths:
+        raise ValueError("give videos or a folder of videos")
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit ({limit}) must be at least 1")
+    if jobs < 1:
+        raise ValueError(f"--jobs ({jobs}) must be at least 1")
+    if suite is Suite.VBENCH_LONG:
+        if baseline or fail_on is not None or embed:
+            raise ValueError("--baseline, --fail-on and --embed belong to --suite drift")
+        need("eval")
+        from tethercache.cli.vbench_long import run
+
+        return run(paths, output, weights_dir, format_.value, limit)
+    if weights_dir is not None:
+        raise ValueError("--weights-dir belongs to --suite vbench-long")
+    need("eval")
+    if embed:
+        need("embed")
+
+    from tethercache.evaluation.measure import Options, find_videos
+    from tethercache.evaluation.suite import Report, failures, parse_conditions, set_warnings
+
+    options = Options(every=every, chunk=chunk, first_chunk=first_chunk, embed=embed)
+    conditions = parse_conditions(fail_on, options) if fail_on is not None else []
+    if baseline is not None and not baseline.is_dir():
+        raise ValueError(f"--baseline ({baseline}) must be a folder")
+    found, others = find_videos(paths), find_videos([baseline]) if baseline else []
+    warnings = []
+    if limit is not None and len(found) > limit:
+        warnings.append(f"limited to {limit} of {len(found)} videos: to try out, not to report")
+        found = found[:limit]
+        kept = {path.name for path in found}
+        others = [path for path in others if path.name in kept]
+    store = output / "finished"
+    store.mkdir(parents=True, exist_ok=True)
+
+    console = Console(stderr=True)
+    videos, skipped = _measure(found, options, jobs, store, console)
+    baselines, more_skipped = _measure(others, options, jobs, store, console)
+    report = Report(
+        videos=videos,
+        baseline=baselines,
+        skipped=[*skipped, *more_skipped],
+        options=options,
+        warnings=[*warnings, *set_warnings([*videos, *baselines])],
+        failed=failures(conditions, videos),
+    )
+    _show(report, format_, output)
+    return FAILED if report.skipped or report.failed else 0
+
+
+def _measure(
+    paths: Sequence[Path], options: Options, jobs: int, store: Path, console: Console
+) -> tuple[list[VideoResult], list[Skipped]]:
+    """Measure videos with a progress bar; sorts results from skipped files."""
+    from tethercache.evaluation.measure import Skipped, measure_all
+
+    videos: list[VideoResult] = []
+    skipped: list[Skipped] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("measuring", total=len(paths))
+        for path, result, _ in measure_all(paths, options, jobs=jobs, store=store):
+            progress.update(task, advance=1, description=path.name[:40])
+            if isinstance(result, Skipped):
+                skipped.append(result)
+            else:
+                videos.append(result)
+    return (
+        sorted(videos, key=lambda video: (video.name, video.path)),
+        sorted(skipped, key=lambda file: (file.name, file.path)),
+    )
+
+
+def _show(report: Report, format_: Format, output: Path) -> None:
+    from tethercache.evaluation import report as reports
+
+    written = reports.write_report(report, output)
+    if format_ is Format.TABLE:
+        out = Console()
+        for table in reports.tables(report):
+            out.print(table)
+            out.print()
+        for line in reports.sentences(report):
+            out.print(line, highlight=False, markup=False)
+    else:
+        make = {
+            Format.JSON: reports.to_json,
+            Format.CSV: reports.to_csv,
+            Format.MD: reports.to_markdown,
+        }[format_]
+        print(make(report), end="")
+    for skipped in report.skipped:
+        print(f"skipped: {skipped.path} {skipped.reason}", file=sys.stderr)
+    for text in report.failed:
+        print(f"failed: {text}", file=sys.stderr)
+    print(f"report: {written[-1]}", file=sys.stderr)
+
+
+def _list(format_: Format, suite: Suite, weights_dir: Path | None) -> int:
+    if suite is Suite.VBENCH_LONG:
+        from tethercache.cli.vbench_long import list_dimensions
+
+        return list_dimensions(weights_dir, format_.value)
+    if format_ is Format.JSON:
+        print(json.dumps(_metric_list(), indent=1, ensure_ascii=False))
+    else:
+        Console().print(_metric_table())
+    return 0
+
+
+def _metric_table() -> Table:
+    """What `--list` shows."""
+    table = Table("metric", "needs", "here", "better", "what it is", "reference", box=None)
+    for name in METRICS:
+        entry = METRICS[name]
+        here = "[yellow]no[/]" if entry.missing else "[green]yes[/]"
+        unit = f" ({entry.unit})" if entry.unit else ""
+        summary = entry.summary + unit
+        table.add_row(f"[bold]{name}", entry.needs, here, entry.better, summary, entry.source)
+    return table
+
+
+def _metric_list() -> list[dict[str, Any]]:
+    """What `--list --format json` prints."""
+    return [
+        {
+            "name": name,
+            "needs": METRICS[name].needs,
+            "missing": METRICS[name].missing,
+            "better": METRICS[name].better,
+            "unit": METRICS[name].unit,
+            "summary": METRICS[name].summary,
+            "reference": METRICS[name].source,
+        }
+        for name in METRICS
+    ]

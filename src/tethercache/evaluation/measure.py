@@ -1,0 +1,478 @@
+"""A video file to its measurements, in one pass and in constant memory."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from tethercache.evaluation.drift import (
+    DEFAULT_PROTOCOL,
+    PROTOCOLS,
+    curve,
+    mean_curve,
+    onset,
+    start_end,
+    stretches,
+    vde,
+)
+from tethercache.evaluation.metrics import METRICS
+from tethercache.evaluation.metrics.frame import Frame, Image
+from tethercache.evaluation.metrics.metric import Change, Metric, Series, Whole
+from tethercache.evaluation.verdict import THRESHOLDS, judge
+from tethercache.video import UnreadableVideoError, VideoInfo, probe, read_timed_frames
+
+VIDEO_SUFFIXES = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
+AUDIO_SUFFIXES = {".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"}
+MEASURE_VERSION = 1
+"""Raised when what is computed around the metrics changes, so that old results are not reused."""
+
+_FEWEST_FRAMES = 8
+_HALF_SECOND = 0.5
+_THUMBNAIL_WIDTH = 320
+
+
+class SkippedVideoError(ValueError):
+    """A file that cannot be evaluated; the message says why."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be chosen about the measurement.
+
+    Attributes:
+        every: measure colour, detail and motion in every n-th frame. Cuts, flicker and frozen
+            frames always look at all.
+        chunk: pixel frames of a generated chunk, for the flicker at its joins.
+        first_chunk: pixel frames of the first chunk.
+        embed: also measure the metrics that need the extra `embed`.
+    """
+
+    every: int = 2
+    chunk: int = 12
+    first_chunk: int = 9
+    embed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"`every` ({self.every}) must be at least 1")
+        self.metrics()
+
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics to measure, by name."""
+        settings = {"chunk_boundary_flicker": f":chunk={self.chunk},first={self.first_chunk}"}
+        return {
+            name: METRICS.parse(name + settings.get(name, ""))
+            for name in METRICS
+            if METRICS[name].needs != "embed" or self.embed
+        }
+
+    def key(self) -> str:
+        """Names these options and the versions of everything that is measured."""
+        versions = {
+            METRICS.spec(metric, full=True): metric.version for metric in self.metrics().values()
+        }
+        return json.dumps([MEASURE_VERSION, self.every, versions], sort_keys=True)
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """Everything that is known about one video; the dataclass is the JSON, but for thumbnails.
+
+    Attributes:
+        name: of the file; videos of one name are a pair.
+        path: as it was given.
+        sha256: of the file.
+        video: width, height, fps, frames, seconds, codec and pixel format.
+        verdict: `stable`, `watch` or `drifting`.
+        components: the verdict of each symptom.
+        reasons: what led to the verdict.
+        notes: what must be known beside it: cuts, stillness.
+        warnings: what is unusual about the file.
+        metrics: one number a metric; None where it cannot be measured. Changes are sizes.
+        signed: the changes with their signs, end - start.
+        start: level of each metric at the start.
+        end: level of each metric at the end.
+        start_end: the changes under each named protocol.
+        vde: video drift error of the metrics that have a level.
+        onset: second from which on a component is beyond its threshold for drift, or None.
+        curves: a value a second; changes are against the start.
+        events: times of cuts and jumps, seconds.
+        thumbnails: first, middle and last frame, JPEG in base64.
+    """
+
+    name: str
+    path: str
+    sha256: str
+    video: dict[str, Any]
+    verdict: str
+    components: dict[str, str]
+    reasons: list[str]
+    notes: list[str]
+    warnings: list[str]
+    metrics: dict[str, float | None]
+    signed: dict[str, float | None]
+    start: dict[str, float | None]
+    end: dict[str, float | None]
+    start_end: dict[str, dict[str, float | None]]
+    vde: dict[str, float | None]
+    onset: dict[str, float | None]
+    curves: dict[str, list[float | None]]
+    events: dict[str, list[float]]
+    thumbnails: list[str] = field(default_factory=list, repr=False)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that was not evaluated."""
+
+    name: str
+    path: str
+    reason: str
+
+
+def find_videos(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are, and the videos of folders, sorted by name.
+
+    Sound files are listed too, so that they are named as skipped and not overlooked.
+
+    Raises:
+        ValueError: there is no such file or folder, or there are no videos.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            wanted = VIDEO_SUFFIXES | AUDIO_SUFFIXES
+            found += sorted(p for p in path.iterdir() if p.suffix.lower() in wanted and p.is_file())
+        elif path.exists():
+            found.append(path)
+        else:
+            raise ValueError(f"no such file or folder: {path}")
+    if not found:
+        raise ValueError(f"no videos in {', '.join(map(str, paths))}")
+    return list(dict.fromkeys(found))
+
+
+def measure_video(path: Path, options: Options | None = None) -> VideoResult:
+    """Evaluate one video.
+
+    Raises:
+        SkippedVideoError: it cannot be evaluated; the message is the reason.
+    """
+    options = options or Options()
+    try:
+        if not path.stat().st_size:
+            raise SkippedVideoError("is empty")
+        digest = file_hash(path)
+        info = probe(path)
+        _check(path, info)
+        return _measure(path, digest, info, options)
+    except UnreadableVideoError as error:
+        raise SkippedVideoError(_without_path(error, path)) from error
+    except OSError as error:
+        raise SkippedVideoError(error.strerror or str(error)) from error
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if _HAS_DIGEST else _digest(file)
+
+
+_HAS_DIGEST = hasattr(hashlib, "file_digest")  # from Python 3.11 on
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _without_path(error: Exception, path: Path) -> str:
+    return str(error).removeprefix(f"{path} ")
+
+
+def _check(path: Path, info: VideoInfo) -> None:
+    if path.name.endswith(".partial.mp4"):
+        raise SkippedVideoError("is unfinished (.partial.mp4)")
+    if info.declared_frames > info.num_frames:
+        raise SkippedVideoError(
+            f"is truncated: {info.num_frames} of {info.declared_frames} frames are there"
+        )
+    if info.declared_duration > info.duration + max(0.5, 2 / float(info.fps)):
+        raise SkippedVideoError(
+            f"is truncated: {info.duration:.1f} of {info.declared_duration:.1f} s are there"
+        )
+    if info.num_frames < _FEWEST_FRAMES:
+        frames = "1 frame" if info.num_frames == 1 else f"{info.num_frames} frames"
+        raise SkippedVideoError(
+            f"has {frames}; a start and an end to compare need at least {_FEWEST_FRAMES}"
+        )
+    # the thresholds rest on 8-bit video of an even size, which is what models write
+    if info.width % 2 or info.height % 2:
+        raise SkippedVideoError(
+            f"has an odd size, {info.width}x{info.height}; crop it to even numbers first"
+        )
+    if any(depth in info.pixel_format for depth in ("p10", "p12", "p14", "p16")):
+        raise SkippedVideoError(
+            f"has more than 8 bits a colour ({info.pixel_format}); convert it to yuv420p first"
+        )
+
+
+class _Recorder:
+    """The measurements of one metric as they come in: 16 bytes or little more each."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self._indices, self._times, self._values = array("q"), array("d"), array("d")
+        self._shape: tuple[int, ...] = ()
+        self._next = 0.0
+
+    def add(self, frame: Frame, every: int) -> None:
+        if self.metric.cadence == "sampled" and frame.index % every:
+            return
+        if self.metric.cadence == "half second":
+            if frame.time < self._next - 1e-6:
+                return
+            self._next += _HALF_SECOND
+        value = self.metric.measure(frame)
+        if value is None:
+            return
+        values = np.asarray(value, dtype=np.float64)
+        self._shape = values.shape
+        self._values.extend(values.ravel())
+        self._indices.append(frame.index)
+        self._times.append(frame.time)
+
+    def series(self, duration: float) -> Series | None:
+        if not self._indices:
+            return None
+        return Series(
+            indices=np.array(self._indices, dtype=np.int64),
+            times=np.array(self._times),
+            values=np.array(self._values).reshape(-1, *self._shape),
+            duration=duration,
+        )
+
+
+def _measure(path: Path, digest: str, info: VideoInfo, options: Options) -> VideoResult:
+    recorders = {name: _Recorder(metric) for name, metric in options.metrics().items()}
+    thumbnails: list[str] = []
+    gaps = array("d")
+    frame: Frame | None = None
+    for index, (time, rgb) in enumerate(read_timed_frames(path)):
+        if frame is not None:
+            frame.forget_previous()
+            gaps.append(time - frame.time)
+        if frame is not None and frame.rgb.shape != rgb.shape:
+            raise SkippedVideoError(f"changes its size at {time:.1f} s")
+        frame = Frame(index, time, rgb, frame)
+        for recorder in recorders.values():
+            recorder.add(frame, options.every)
+        if index in (0, info.num_frames // 2):
+            thumbnails.append(_thumbnail(rgb))
+    assert frame is not None
+    count = frame.index + 1
+    if count < info.num_frames:
+        raise SkippedVideoError(f"is damaged: {count} of {info.num_frames} frames can be decoded")
+    thumbnails.append(_thumbnail(frame.rgb))
+    if max(gaps) > 1.5 * float(np.median(gaps)):
+        raise SkippedVideoError(
+            "has a variable frame rate, so motion and flicker have no unit; "
+            "convert it to a constant one first"
+        )
+    duration = frame.time + float(np.median(gaps))
+    series = {name: recorder.series(duration) for name, recorder in recorders.items()}
+    result = _summarise(options.metrics(), series)
+    verdict = judge(result.metrics, result.events.get("cuts", ()))
+    if not verdict.components:
+        raise SkippedVideoError(
+            f"is too short: {duration:.2g} s sampled every {options.every} frames"
+        )
+    return VideoResult(
+        name=path.name,
+        path=str(path),
+        sha256=digest,
+        video={
+            "width": info.width,
+            "height": info.height,
+            "fps": float(info.fps),
+            "frames": count,
+            "seconds": duration,
+            "codec": info.codec,
+            "pixel_format": info.pixel_format,
+        },
+        verdict=verdict.word,
+        components=dict(verdict.components),
+        reasons=list(verdict.reasons),
+        notes=list(verdict.notes),
+        warnings=_warnings(duration),
+        **dataclasses.asdict(result),
+        thumbnails=thumbnails,
+    )
+
+
+@dataclass
+class _Numbers:
+    """The part of a result that comes from the series."""
+
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    signed: dict[str, float | None] = field(default_factory=dict)
+    start: dict[str, float | None] = field(default_factory=dict)
+    end: dict[str, float | None] = field(default_factory=dict)
+    start_end: dict[str, dict[str, float | None]] = field(
+        default_factory=lambda: {name: {} for name in PROTOCOLS}
+    )
+    vde: dict[str, float | None] = field(default_factory=dict)
+    onset: dict[str, float | None] = field(default_factory=dict)
+    curves: dict[str, list[float | None]] = field(default_factory=dict)
+    events: dict[str, list[float]] = field(default_factory=dict)
+
+
+def _summarise(metrics: dict[str, Metric], all_series: dict[str, Series | None]) -> _Numbers:
+    numbers = _Numbers()
+    for name, metric in metrics.items():
+        series = all_series[name]
+        if series is None:
+            numbers.metrics[name] = None
+        elif isinstance(metric, Whole):
+            numbers.metrics[name] = metric.summarise(series)
+            if events := metric.events(series):
+                numbers.events[name] = events
+            if series.values.ndim == 1:
+                numbers.curves[name] = mean_curve(series)
+        elif isinstance(metric, Change):
+            value = start_end(series, DEFAULT_PROTOCOL, metric.change)
+            numbers.metrics[name] = value
+            if metric.is_signed and value is not None:
+                numbers.signed[name] = value
+                numbers.metrics[name] = abs(value)
+            start, end = stretches(series, DEFAULT_PROTOCOL)
+            if series.values.ndim == 1 and len(start) and len(end):
+                numbers.start[name], numbers.end[name] = float(start.mean()), float(end.mean())
+                numbers.vde[name] = vde(series)
+            for protocol in PROTOCOLS:
+                numbers.start_end[protocol][name] = start_end(series, protocol, metric.change)
+            numbers.curves[name] = curve(series, metric)
+    for threshold in THRESHOLDS:
+        points = numbers.curves.get(threshold.metric)
+        if points is not None:
+
+            def beyond(value: float, threshold: Any = threshold) -> bool:
+                return bool(threshold.is_beyond(value, threshold.drifting))
+
+            numbers.onset[threshold.metric] = onset(points, beyond)
+    return numbers
+
+
+def _warnings(duration: float) -> list[str]:
+    warnings = []
+    if duration < 2 * DEFAULT_PROTOCOL.seconds - 0.05:
+        warnings.append(
+            f"is only {duration:.1f} s long: start and end are {duration / 2:.1f} s each, "
+            f"not {DEFAULT_PROTOCOL.seconds:g}"
+        )
+    return warnings
+
+
+def _thumbnail(rgb: Image) -> str:
+    height, width = rgb.shape[:2]
+    scale = min(1.0, _THUMBNAIL_WIDTH / width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 82])
+    return base64.b64encode(encoded.tobytes()).decode()
+
+
+def measure_all(
+    paths: Sequence[Path], options: Options, *, jobs: int = 1, store: Path | None = None
+) -> Iterator[tuple[Path, VideoResult | Skipped, bool]]:
+    """Evaluate many videos; one that cannot be is skipped, and the rest goes on.
+
+    Args:
+        paths: the files.
+        options: of the measurement.
+        jobs: processes.
+        store: a folder of finished results, by the hash of file and options, that are not measured
+            again.
+
+    Yields:
+        path, result, and whether it was in the store; in the order in which they are finished.
+    """
+    if jobs < 1:
+        raise ValueError(f"`jobs` ({jobs}) must be at least 1")
+    if jobs == 1 or len(paths) == 1:
+        for path in paths:
+            yield path, *_stored(path, options, store)
+        return
+    with ProcessPoolExecutor(
+        min(jobs, len(paths)), mp_context=get_context("spawn"), initializer=_one_thread
+    ) as pool:
+        futures = {pool.submit(_stored, path, options, store): path for path in paths}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], *future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _stored(path: Path, options: Options, store: Path | None) -> tuple[VideoResult | Skipped, bool]:
+    try:
+        kept = store and store / f"{_key(path, options)}.json"
+        if kept and kept.is_file() and (result := _read(kept, path)):
+            return result, True
+        result = measure_video(path, options)
+    except SkippedVideoError as error:
+        return Skipped(path.name, str(path), str(error)), False
+    except OSError as error:
+        return Skipped(path.name, str(path), error.strerror or str(error)), False
+    if kept:
+        partial = kept.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(dataclasses.asdict(result)), encoding="utf-8")
+        partial.replace(kept)
+    return result, False
+
+
+def _key(path: Path, options: Options) -> str:
+    return hashlib.sha256(f"{file_hash(path)} {options.key()}".encode()).hexdigest()
+
+
+def _read(kept: Path, path: Path) -> VideoResult | None:
+    """A stored result under the name that the file has now; None if it is damaged."""
+    try:
+        record = json.loads(kept.read_text(encoding="utf-8"))
+        return VideoResult(**record | {"name": path.name, "path": str(path)})
+    except (ValueError, TypeError):
+        return None
+
+
+def rounded(value: Any, digits: int = 6) -> Any:
+    """JSON-ready numbers: six significant digits, and None for what is not finite."""
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: rounded(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item, digits) for item in value]
+    return value

@@ -1,0 +1,84 @@
+"""Cuts and jumps: places where the picture changes at once, which start and end then straddle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import cv2
+import numpy as np
+
+from tethercache.evaluation.metrics.frame import Frame
+from tethercache.evaluation.metrics.metric import Cadence, Series, Values, Whole
+
+_SIDE = 4  # neighbours on each side that say how much change is normal here
+
+
+@dataclass(frozen=True)
+class Cuts(Whole):
+    """Number of shot changes: HSV differences that are large, and large beside their neighbours.
+
+    Args:
+        content: smallest mean HSV difference, of 255.
+        ratio: over the median of the neighbouring differences.
+    """
+
+    content: float = 20.0
+    ratio: float = 2.5
+    cadence: ClassVar[Cadence] = "every frame"
+
+    def measure(self, frame: Frame) -> float | None:
+        """Mean HSV difference to the frame before."""
+        if frame.previous is None:
+            return None
+        before, now = frame.previous.hsv, frame.hsv
+        hue = cv2.absdiff(before[..., 0], now[..., 0])
+        hue = np.minimum(hue, 180 - hue)  # hue is a circle
+        rest = cv2.norm(before[..., 1:], now[..., 1:], cv2.NORM_L1)
+        return float((hue.sum(dtype=np.int64) + rest) / now.size)
+
+    def summarise(self, series: Series) -> float:
+        """The number of cuts."""
+        return float(len(self.events(series)))
+
+    def events(self, series: Series) -> list[float]:
+        """The times of the cuts."""
+        usual = _usual(series.values)
+        found = (series.values >= self.content) & (series.values >= self.ratio * usual)
+        return [float(time) for time in series.times[found]]
+
+
+@dataclass(frozen=True)
+class Jumps(Whole):
+    """Number of sudden changes that stand out from the whole video.
+
+    Args:
+        ratio: of a difference to the median of all.
+        smallest: mean absolute difference, of 255, that a jump has at least.
+    """
+
+    ratio: float = 8.0
+    smallest: float = 15.0
+    cadence: ClassVar[Cadence] = "every frame"
+
+    def measure(self, frame: Frame) -> float | None:
+        """Mean absolute difference to the frame before."""
+        return frame.difference
+
+    def summarise(self, series: Series) -> float:
+        """The number of jumps."""
+        return float(len(self.events(series)))
+
+    def events(self, series: Series) -> list[float]:
+        """The times of the jumps."""
+        limit = max(self.ratio * float(np.median(series.values)), self.smallest)
+        return [float(time) for time in series.times[series.values > limit]]
+
+
+def _usual(values: Values) -> Values:
+    """The median of each value's neighbours, without itself."""
+    usual = np.zeros_like(values)
+    for i in range(len(values)):
+        near = np.concatenate([values[max(0, i - _SIDE) : i], values[i + 1 : i + 1 + _SIDE]])
+        usual[i] = np.median(near) if near.size else 0.0
+    return usual

@@ -1,0 +1,256 @@
+"""How much memory a generation takes, by arithmetic alone, and how to make it fit.
+
+What is resident while a video is made: the weights of transformer and VAE, the cache, the keys and
+values of the prompt, what the VAE's causal convolutions remember of the stream, and the larger of
+what a transformer pass and a decode need on top. The text encoder is used first and freed, so it
+has to fit alone, or stays on the CPU.
+
+The cache is exact. What a pass and a decode need on top was found by running the real modules at
+full size on tensors without storage and counting the bytes alive (`tests/test_memory.py` does it
+again); it leaves out what the GPU's libraries take for themselves, for which `RESERVE` stands.
+
+Sizes are in bytes, GB is 1e9 of them; a GPU sold with 16 GB has 16 x 2 ** 30.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+RESERVE = 600_000_000
+"""For the context of the device and the workspaces of its libraries; an assumption."""
+
+# of the Wan VAE with `base_dim` 96, numbers per pixel of a frame
+_VAE_BASE = 96
+_FEATURES = 2366
+_DECODING = 2790
+
+# numbers per token that a pass needs, in units of the model's width and of the feed-forward width
+_PASS_WIDTH, _PASS_FFN = 4, 2
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What of a model its memory depends on.
+
+    Attributes:
+        transformer: parameters.
+        text_encoder: parameters.
+        vae: parameters.
+        layers: transformer blocks.
+        width: channels of a token.
+        ffn: channels in the feed-forward layers.
+        tokens: tokens of a latent frame.
+        height: pixel rows of the video.
+        columns: pixel columns of the video.
+        chunk: latent frames denoised jointly.
+        text_length: tokens of a prompt.
+        vae_base: channels of the VAE at full resolution.
+    """
+
+    transformer: int
+    text_encoder: int
+    vae: int
+    layers: int
+    width: int
+    ffn: int
+    tokens: int
+    height: int
+    columns: int
+    chunk: int = 3
+    text_length: int = 512
+    vae_base: int = _VAE_BASE
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Decoding in square tiles, in pixels."""
+
+    size: int = 256
+    stride: int = 224
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a generation takes on the device, in bytes.
+
+    Attributes:
+        weights: transformer and VAE.
+        cache: keys and values of the latent frames.
+        prompt: keys and values of the text.
+        features: what the VAE remembers of the stream.
+        work: what the larger of a pass and a decode needs on top.
+        reserve: `RESERVE`, where the device is a GPU.
+        text_encoder: its weights, which are gone before the rest is needed; 0 if it stays off.
+    """
+
+    weights: int
+    cache: int
+    prompt: int
+    features: int
+    work: int
+    reserve: int
+    text_encoder: int
+
+    @property
+    def total(self) -> int:
+        """The most that is needed at any time."""
+        running = self.weights + self.cache + self.prompt + self.features + self.work
+        return max(running, self.text_encoder) + self.reserve
+
+    def __str__(self) -> str:
+        parts = (
+            ("weights", self.weights),
+            ("cache", self.cache),
+            ("decode", self.features + self.work),
+            ("reserve", self.reserve),
+        )
+        shown = " + ".join(f"{name} {size / 1e9:.2f}" for name, size in parts if size)
+        return f"{self.total / 1e9:.2f} GB ({shown})"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How to fit a generation into memory.
+
+    Attributes:
+        text_encoder_on_device: whether prompts are encoded there; else on the CPU.
+        keep_rotated: whether rotated keys are kept beside raw ones; else they are made on read.
+        tiles: decode in tiles, or None for whole frames.
+        estimate: what it takes so.
+        fits: whether that is within the limit.
+    """
+
+    text_encoder_on_device: bool
+    keep_rotated: bool
+    tiles: Tiles | None
+    estimate: Estimate
+    fits: bool
+
+
+def transformer_parameters(config: Mapping[str, Any]) -> int:
+    """The number of parameters of a text-to-video `WanTransformer3DModel` configuration."""
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    ffn, patch = config["ffn_dim"], config["patch_size"][0]
+    patch *= config["patch_size"][1] * config["patch_size"][2]
+    attention = 4 * (width * width + width) + 2 * width
+    norm = 2 * width if config["cross_attn_norm"] else 0
+    block = 2 * attention + norm + 2 * width * ffn + ffn + width + 6 * width
+    embedders = sum(
+        size * width + width + width * width + width
+        for size in (config["text_dim"], config["freq_dim"])
+    )
+    outer = config["in_channels"] * patch * width + width + 6 * (width * width + width)
+    outer += 2 * width + (width + 1) * config["out_channels"] * patch
+    return int(config["num_layers"] * block + embedders + outer)
+
+
+def cache_bytes(
+    sizes: Sizes, *, budget: int, staging: int = 0, element: int = 2, rotated: bool = True
+) -> int:
+    """The cache of one video.
+
+    Args:
+        sizes: the model's.
+        budget: latent frames that attention reads (K).
+        staging: latent frames that a policy sets aside.
+        element: bytes of a number.
+        rotated: whether the readable keys are kept a second time, as attention reads them.
+    """
+    frame = sizes.layers * sizes.tokens * sizes.width * element
+    statistics = 4 * 4 * sizes.layers * sizes.width * (budget + staging)
+    return 2 * (budget + staging) * frame + (budget * frame if rotated else 0) + statistics
+
+
+def decode_bytes(sizes: Sizes, *, element: int = 2, tiles: Tiles | None = None) -> tuple[int, int]:
+    """What the VAE keeps between two latent frames, and what decoding one needs on top.
+
+    Tiles save little: every tile keeps its own memory of the stream, and tiles overlap.
+    """
+    area = decoded = sizes.height * sizes.columns
+    if tiles is not None:
+        decoded = _covered(sizes.height, tiles) * _covered(sizes.columns, tiles)
+        area = min(tiles.size, sizes.height) * min(tiles.size, sizes.columns)
+    scale = element * sizes.vae_base
+    return decoded * _FEATURES * scale // _VAE_BASE, area * _DECODING * scale // _VAE_BASE
+
+
+def pass_bytes(sizes: Sizes, *, element: int = 2) -> int:
+    """What a transformer pass needs on top of weights and cache, with fused attention."""
+    numbers = _PASS_WIDTH * sizes.width + _PASS_FFN * sizes.ffn
+    return sizes.chunk * sizes.tokens * numbers * element
+
+
+def estimate(
+    sizes: Sizes,
+    *,
+    budget: int,
+    staging: int = 0,
+    element: int = 2,
+    tiles: Tiles | None = None,
+    text_encoder_on_device: bool = True,
+    rotated: bool = True,
+    reserve: int = RESERVE,
+) -> Estimate:
+    """Add up what a generation takes; the arguments are those of the functions above."""
+    features, decoding = decode_bytes(sizes, element=element, tiles=tiles)
+    on_read = 0 if rotated else budget * sizes.tokens * sizes.width * element
+    return Estimate(
+        weights=(sizes.transformer + sizes.vae) * element,
+        cache=cache_bytes(sizes, budget=budget, staging=staging, element=element, rotated=rotated),
+        prompt=2 * sizes.layers * sizes.text_length * sizes.width * element,
+        features=features,
+        work=max(decoding, pass_bytes(sizes, element=element) + on_read),
+        reserve=reserve,
+        text_encoder=sizes.text_encoder * element if text_encoder_on_device else 0,
+    )
+
+
+def place(
+    sizes: Sizes,
+    limit: int,
+    *,
+    budget: int,
+    staging: int = 0,
+    element: int = 2,
+    reserve: int = RESERVE,
+    offload: bool = True,
+) -> Placement:
+    """Choose the fastest way that fits into `limit` bytes, or the smallest if none does.
+
+    Args:
+        sizes: the model's.
+        limit: bytes.
+        budget: see `cache_bytes`.
+        staging: see `cache_bytes`.
+        element: bytes of a number.
+        reserve: see `Estimate`.
+        offload: whether there is other memory for the text encoder; not so on a CPU.
+    """
+    found = None
+    # what costs least comes first: a rotation in every pass is cheaper than overlapping tiles
+    for rotated, tiles in ((True, None), (False, None), (False, Tiles())):
+        for on_device in (True, False) if offload else (True,):
+            need = estimate(
+                sizes,
+                budget=budget,
+                staging=staging,
+                element=element,
+                tiles=tiles,
+                text_encoder_on_device=on_device,
+                rotated=rotated,
+                reserve=reserve,
+            )
+            found = Placement(on_device, rotated, tiles, need, need.total <= limit)
+            if found.fits:
+                return found
+    assert found is not None
+    return found
+
+
+def _covered(length: int, tiles: Tiles) -> int:
+    """Rows or columns that tiles decode, those of overlaps twice."""
+    if length <= tiles.size:
+        return length
+    return sum(min(tiles.size, length - start) for start in range(0, length, tiles.stride))

@@ -1,0 +1,74 @@
+"""What a model's memory depends on, read from its files without loading them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from tethercache.backbones.weights import describe, read_checkpoint
+from tethercache.errors import DamagedModelError
+from tethercache.memory import Sizes, transformer_parameters
+from tethercache.models.sources import Parts
+
+# what a header of nonsense makes the lines below raise
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+    OverflowError,
+)
+
+
+def measure(parts: Parts) -> Sizes:
+    """The sizes of a model whose files are here.
+
+    Raises:
+        TetherCacheError: if a file is damaged or of another kind of model.
+    """
+    config = describe(read_checkpoint(parts.transformer or parts.pipeline, prefer=parts.prefer))
+    vae = _config(parts.pipeline / "vae/config.json")
+    spatial = int(vae.get("scale_factor_spatial", 8))
+    _, rows, columns = config["patch_size"]
+    settings = parts.settings
+    tokens = settings.height // (spatial * rows) * (settings.width // (spatial * columns))
+    return Sizes(
+        transformer=transformer_parameters(config),
+        text_encoder=_parameters(parts.pipeline / "text_encoder"),
+        vae=_parameters(parts.pipeline / "vae"),
+        layers=config["num_layers"],
+        width=config["num_attention_heads"] * config["attention_head_dim"],
+        ffn=config["ffn_dim"],
+        tokens=tokens,
+        height=settings.height,
+        columns=settings.width,
+        chunk=settings.chunk_size,
+        text_length=settings.max_sequence_length,
+        vae_base=int(vae.get("base_dim", 96)),
+    )
+
+
+def _parameters(folder: Path) -> int:
+    """The number of parameters in a folder's safetensors files, from their headers."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            shapes = [entry["shape"] for key, entry in header.items() if key != "__metadata__"]
+            total += sum(math.prod(shape) for shape in shapes)
+        except _UNREADABLE as error:
+            raise DamagedModelError(f"cannot load {path}: it is damaged or cut off") from error
+    return total
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DamagedModelError(f"cannot load {path}: {error}") from error
+    return config if isinstance(config, dict) else {}

@@ -1,0 +1,332 @@
+"""From a model's name to files on this machine.
+
+A model is a shipped one, a preset, a local folder or checkpoint, a hub id (`owner/name`) or one
+file on the hub (`owner/name/path.pt`). `find` says what a name means and reads nothing but local
+configuration; `fetch` brings the files: from the hub's cache, where nobody is asked about a file
+that is there; or else from the hub, which resumes, and is not asked if `HF_HUB_OFFLINE` is set; or
+from a folder of weights alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
+
+from tethercache.errors import DamagedModelError, MissingModelError
+from tethercache.models.presets import BASE, BASE_PARTS, PRESETS, HubFile, Preset
+from tethercache.models.settings import Settings
+
+SHIPPED = {"tiny": Path(__file__).parent / "tiny"}
+"""Models that come with the package."""
+
+SHIFT = 5.0
+"""Flow shift of the Self-Forcing family, for models that come without a scheduler of theirs."""
+
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+
+_INDEX = "model_index.json"
+_ANY = ("generator_ema", "generator", "model", "state_dict")
+_KINDS = ("*.json", "*.safetensors", "*.txt", "*.model")  # nothing that is a program
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model's name means.
+
+    Attributes:
+        name: as the user gave it.
+        settings: how to use it; None for a hub id, which is known only once fetched.
+        path: a local folder or checkpoint.
+        preset: what to get from the hub.
+        file: a single checkpoint on the hub.
+        repository: a whole pipeline on the hub.
+        policy: spec of the policy to use by default.
+    """
+
+    name: str
+    settings: Settings | None = None
+    path: Path | None = None
+    preset: Preset | None = None
+    file: HubFile | None = None
+    repository: str = ""
+    policy: str = "tethercache"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A model whose files are all on this machine.
+
+    Attributes:
+        pipeline: folder in the pipeline format of diffusers: the model, or the base that lends it
+            the parts it lacks.
+        settings: how to use it.
+        transformer: checkpoint that replaces the pipeline's own transformer.
+        lora: adapter that is part of the model.
+        shift: flow shift of a scheduler to make; None: the pipeline has its own.
+        prefer: which state dict of the checkpoint is meant, the best first.
+    """
+
+    pipeline: Path
+    settings: Settings
+    transformer: Path | None = None
+    lora: Path | None = None
+    shift: float | None = None
+    prefer: Sequence[str] = _ANY
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and contents of all files that the model consists of."""
+        if self.transformer is None and self.lora is None:
+            return fingerprint(self.pipeline)
+        digest = hashlib.sha256()
+        folders = [self.pipeline / part for part in BASE_PARTS]
+        for root in (*filter(None, (self.transformer, self.lora)), *folders):
+            for path in _files(root):
+                name = path.relative_to(root.parent).as_posix()
+                digest.update(f"{name}\0{_hash(path)}\n".encode())
+        return digest.hexdigest()
+
+
+def find(name: str) -> Model:
+    """What a model's name means; reads local configuration at most.
+
+    Raises:
+        MissingModelError: if `name` is a path and nothing usable is there, or no name of a model.
+        DamagedModelError: if its configuration cannot be read.
+    """
+    if name in PRESETS:
+        preset = PRESETS[name]
+        return Model(name, preset.settings, preset=preset, policy=preset.policy)
+    path = SHIPPED.get(name, Path(name))
+    if (path / _INDEX).is_file():
+        return Model(name, read_settings(path), path)
+    if path.is_file() or (path.is_dir() and any(path.glob("*.safetensors"))):
+        return Model(name, Settings(), path)
+    looks_local = name in SHIPPED or path.exists() or path.is_absolute() or name.startswith(".")
+    parts = name.split("/")
+    if not looks_local and len(parts) > 2 and path.suffix in CHECKPOINTS:
+        return Model(name, Settings(), file=HubFile("/".join(parts[:2]), "/".join(parts[2:])))
+    if looks_local or len(parts) != 2 or not all(parts) or path.suffix in CHECKPOINTS:
+        raise MissingModelError(
+            f"no model at `{name}`: expected a folder with {_INDEX}, a checkpoint "
+            f"({', '.join(CHECKPOINTS)}), a hub id (owner/name) or one of: "
+            f"{', '.join([*SHIPPED, *PRESETS])}"
+        )
+    return Model(name, repository=name)
+
+
+def fetch(model: Model, weights_dir: Path | None = None) -> Parts:
+    """Bring a model's files onto this machine.
+
+    Args:
+        model: what `find` returned.
+        weights_dir: take everything that is on the hub from this folder instead. A file of
+            `owner/name` is looked for under `owner/name/`, under `name/` and in the folder itself.
+
+    Raises:
+        MissingModelError: if a file cannot be had; it says which, and what to do.
+        DamagedModelError: if a configuration cannot be read.
+    """
+    path = model.path
+    if model.repository:
+        path = _fetch_pipeline(model.repository, weights_dir)
+    if path is not None and (path / _INDEX).is_file():
+        index, settings = _read_index(path), read_settings(path)
+        if index.get("vae", [None])[0] is not None:  # a whole pipeline
+            ours = "FlowMatchLCM" in str(index.get("scheduler"))
+            return Parts(path, settings, shift=None if ours else SHIFT)
+        base = fetch_base(weights_dir)
+        return Parts(base, settings, path / "transformer", shift=_shift(path))
+    preset, lora = model.preset, None
+    if preset is not None:
+        path = fetch_file(preset.transformer, weights_dir)
+        lora = fetch_file(preset.lora, weights_dir) if preset.lora is not None else None
+    elif model.file is not None:
+        path = fetch_file(model.file, weights_dir)
+    assert path is not None
+    assert model.settings is not None
+    return Parts(
+        fetch_base(weights_dir),
+        model.settings,
+        path,
+        lora,
+        shift=preset.shift if preset is not None else SHIFT,
+        prefer=preset.prefer if preset is not None else _ANY,
+    )
+
+
+def fetch_file(file: HubFile, weights_dir: Path | None = None) -> Path:
+    """One file of the hub on this machine; see `fetch`."""
+    if weights_dir is not None:
+        return _in_folder(weights_dir, file)
+    if (cached := present(file)) is not None:
+        return cached
+    try:
+        return Path(hf_hub_download(file.repository, file.path))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise _unavailable(f"`{file.path}` of {file.repository}", file.size, error) from error
+
+
+def fetch_base(weights_dir: Path | None = None) -> Path:
+    """The folder of the base model, with its VAE, text encoder and tokenizer; see `fetch`."""
+    return _fetch_pipeline(BASE, weights_dir, BASE_PARTS)
+
+
+def present(file: HubFile, weights_dir: Path | None = None) -> Path | None:
+    """Where a file of the hub is on this machine, or None; asks nobody."""
+    if weights_dir is not None:
+        return next((path for path in _places(weights_dir, file) if path.is_file()), None)
+    found = try_to_load_from_cache(file.repository, file.path)
+    return Path(found) if isinstance(found, str) else None
+
+
+def base_lacks(weights_dir: Path | None = None) -> list[str]:
+    """What of the base model is not on this machine; asks nobody."""
+    index = present(HubFile(BASE, _INDEX), weights_dir)
+    return [_INDEX, *BASE_PARTS] if index is None else _lacking(index.parent, BASE_PARTS)
+
+
+def read_settings(folder: str | Path) -> Settings:
+    """The settings of a local model, from its configuration alone.
+
+    Raises:
+        DamagedModelError: if the configuration cannot be read.
+    """
+    try:
+        return Settings.of(_read_index(Path(folder)))
+    except TypeError as error:
+        raise DamagedModelError(f"cannot read {Path(folder) / _INDEX}: {error}") from error
+
+
+def fingerprint(folder: str | Path) -> str:
+    """SHA-256 over names and contents of a local model's weights and configurations."""
+    digest = hashlib.sha256()
+    for path in _files(Path(folder)):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _files(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
+    wanted = (".safetensors", ".json")
+    return [p for p in sorted(root.rglob("*")) if p.suffix in wanted and p.is_file()]
+
+
+def _hash(path: Path) -> str:
+    """SHA-256 of a file; the hub's cache names large files by it already."""
+    stored = path.resolve()
+    if stored.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", stored.name):
+        return stored.name
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DamagedModelError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise DamagedModelError(f"cannot read {path}: it is not a configuration")
+    return content
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    return _read_json(folder / _INDEX)
+
+
+def _shift(folder: Path) -> float:
+    return float(_read_json(folder / "scheduler/scheduler_config.json").get("shift", SHIFT))
+
+
+def _fetch_pipeline(
+    repository: str, weights_dir: Path | None, parts: Iterable[str] | None = None
+) -> Path:
+    """The folder of a pipeline on the hub with `parts`, or with all that its index names."""
+    index = HubFile(repository, _INDEX)
+    folder = fetch_file(index, weights_dir).parent
+    if parts is None:
+        listed = _read_index(folder).items()
+        parts = [
+            name
+            for name, value in listed
+            if isinstance(value, list) and value and isinstance(value[0], str)
+        ]
+    parts = list(parts)
+    if weights_dir is None and _lacking(folder, parts):
+        allowed = [_INDEX, *(f"{part}/{kind}" for part in parts for kind in _KINDS)]
+        try:
+            folder = Path(snapshot_download(repository, allow_patterns=allowed))
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            raise _unavailable(repository, None, error) from error
+    if lacking := _lacking(folder, parts):
+        raise MissingModelError(
+            f"{repository} is not complete in {folder}: no {', '.join(lacking)}; "
+            "get them with `tethercache models show` as a guide"
+        )
+    return folder
+
+
+def _lacking(folder: Path, parts: Iterable[str]) -> list[str]:
+    """What is missing of a pipeline's parts: whole parts, their weights, or shards of these."""
+    lacking = []
+    for part in parts:
+        root = folder / part
+        if not any(root.glob("*.json")):
+            lacking.append(f"{part}/")
+        elif (root / "config.json").is_file():
+            shards = {
+                str(name)
+                for index in root.glob("*.safetensors.index.json")
+                for name in _read_json(index).get("weight_map", {}).values()
+            }
+            lacking += [f"{part}/{name}" for name in sorted(shards) if not (root / name).is_file()]
+            if not any(root.glob("*.safetensors")):
+                lacking.append(f"{part}/*.safetensors")
+        elif (root / "tokenizer_config.json").is_file() and not (
+            (root / "tokenizer.json").is_file() or any(root.glob("*.model"))
+        ):
+            lacking.append(f"{part}/tokenizer.json")
+    return lacking
+
+
+def _places(weights_dir: Path, file: HubFile) -> list[Path]:
+    owner, _, name = file.repository.partition("/")
+    roots = (weights_dir / owner / name, weights_dir / name, weights_dir)
+    return [root / file.path for root in roots] + [weights_dir / Path(file.path).name]
+
+
+def _in_folder(weights_dir: Path, file: HubFile) -> Path:
+    for path in _places(weights_dir, file):
+        if path.is_file():
+            return path
+    raise MissingModelError(
+        f"{weights_dir} lacks `{file.path}` of {file.repository}{_size(file.size)}; it may lie in "
+        f"{file.repository}/, in {file.repository.split('/')[1]}/ or in the folder itself"
+    )
+
+
+def _unavailable(what: str, size: int | None, error: Exception) -> MissingModelError:
+    reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+    return MissingModelError(
+        f"cannot get {what}{_size(size)} from the hub or its cache ({reason}); "
+        "download it elsewhere and name the folder with --weights-dir"
+    )
+
+
+def _size(size: int | None) -> str:
+    return f" ({size / 1e9:.2f} GB)" if size else ""

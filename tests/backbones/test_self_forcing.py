@@ -1,0 +1,125 @@
+"""A pipeline with the structure of the original code gives the golden latents when attached."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.backbones.checkpoints import GOLDEN, official
+from tests.backbones.original import Pipeline
+from tethercache.backbones import SessionError, attach_pipeline
+from tethercache.policies.tethercache import TetherCache
+from tethercache.policies.window import Window
+
+SIGMAS = [1.0, 0.9375, 5 / 6, 0.625]
+SMALL = TetherCache(sink=1, memory=2, recent=3)
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    with safe_open(GOLDEN / "model.safetensors", "pt") as file:
+        config = json.loads(file.metadata()["config"])
+    made = Pipeline(config, SIGMAS)
+    made.generator.load_state_dict(official(), strict=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def inputs() -> dict[str, Tensor]:
+    return load_file(GOLDEN / "inputs.safetensors")
+
+
+def run(pipeline: Pipeline, inputs: dict[str, Tensor], frames: int = 12, prefix: int = 0) -> Tensor:
+    return pipeline.inference(
+        inputs["noise"][:, :frames],
+        inputs["prompt_embeds"],
+        inputs["renoise"],
+        inputs["initial_latent"][:, :prefix] if prefix else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        ("run_tc_main", TetherCache()),
+        ("run_fifo_s3", Window(sink=3, window=21, positions="absolute")),
+    ],
+)
+def test_an_attached_pipeline_gives_what_the_official_code_gave(
+    name: str, policy: TetherCache | Window, pipeline: Pipeline, inputs: dict[str, Tensor]
+) -> None:
+    expected = load_file(GOLDEN / f"{name}.safetensors")["latents"]
+    with attach_pipeline(pipeline, policy) as session:
+        latents = run(pipeline, inputs, frames=expected.shape[1])
+        assert session.committed == expected.shape[1]
+    assert (latents - expected).abs().max() < 1e-5
+
+
+def test_every_video_begins_afresh_and_can_have_a_prefix(
+    pipeline: Pipeline, inputs: dict[str, Tensor]
+) -> None:
+    with attach_pipeline(pipeline, SMALL) as session:
+        first = run(pipeline, inputs)
+        assert torch.equal(run(pipeline, inputs), first)
+        longer = run(pipeline, inputs, prefix=3)
+        assert session.committed == 15
+        assert torch.equal(longer[:, :3], inputs["initial_latent"][:, :3])
+        assert not torch.allclose(longer[:, 3:], first, atol=1e-2)
+    with attach_pipeline(pipeline, SMALL):
+        assert torch.equal(run(pipeline, inputs, prefix=3), longer)
+
+
+def test_everything_is_as_before_on_exit(pipeline: Pipeline, inputs: dict[str, Tensor]) -> None:
+    mine = pipeline.kv_cache1 = [{"global_end_index": torch.ones(1)} for _ in range(3)]
+    before = {name: t.clone() for name, t in pipeline.generator.state_dict().items()}
+    attributes = {name: value for name, value in vars(pipeline).items() if name != "generator"}
+    with pytest.raises(RuntimeError, match="size"), attach_pipeline(pipeline, SMALL):
+        run(pipeline, inputs | {"renoise": inputs["renoise"][..., :1, :3]})
+    assert pipeline.kv_cache1 is mine
+    assert all(cache["global_end_index"] == 1 for cache in mine)
+    assert {n: v for n, v in vars(pipeline).items() if n != "generator"} == attributes
+    for block in pipeline.generator.model.blocks:
+        assert "forward" not in vars(block.self_attn)
+    assert not pipeline.generator._forward_pre_hooks
+    assert all(torch.equal(t, before[n]) for n, t in pipeline.generator.state_dict().items())
+    with pytest.raises(NotImplementedError):
+        run(pipeline, inputs)
+    pipeline.kv_cache1 = None
+    with attach_pipeline(pipeline, SMALL):
+        run(pipeline, inputs)
+    assert pipeline.allocated == 0  # its own cache, which nobody would read, is never made
+    assert pipeline.kv_cache1 is None
+
+
+def test_calls_that_do_not_follow_raise(pipeline: Pipeline, inputs: dict[str, Tensor]) -> None:
+    def call(frame: int, frames: int = 3, timestep: float = 1000.0) -> None:
+        pipeline.generator(
+            inputs["noise"][:, :frames],
+            {"prompt_embeds": inputs["prompt_embeds"]},
+            torch.full((1, frames), timestep),
+            kv_cache=[None] * 3,
+            current_start=frame * inputs["noise"].shape[3] * inputs["noise"].shape[4] // 4,
+        )
+
+    with attach_pipeline(pipeline, SMALL), torch.no_grad():
+        call(0)
+        with pytest.raises(SessionError, match="3 frames was called with 2"):
+            call(0, frames=2)
+        with pytest.raises(SessionError, match="at latent frame 6, but 0 are committed"):
+            call(6)
+    with attach_pipeline(pipeline, Window(window=9)), torch.no_grad():
+        call(0, timestep=0)
+        call(3, timestep=0)
+        with pytest.raises(ValueError, match="larger than"):
+            call(6, frames=4)
+
+
+def test_another_structure_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"generator\.model\.blocks"), attach_pipeline(3, SMALL):
+        pass

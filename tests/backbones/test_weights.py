@@ -1,0 +1,285 @@
+"""Checkpoints of every format: the same output, little memory, one clear line when they are bad."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tests.backbones import checkpoints
+from tethercache.backbones.weights import (
+    convert,
+    describe,
+    diffusers_name,
+    load_transformer,
+    read_checkpoint,
+)
+from tethercache.errors import (
+    DamagedModelError,
+    MissingModelError,
+    TetherCacheError,
+    UnsafeModelError,
+    WrongModelError,
+)
+
+FORMATS = pytest.mark.parametrize("make", checkpoints.FORMATS, ids=lambda make: make.__name__)
+
+
+def flow(model: WanTransformer3DModel) -> Tensor:
+    torch.manual_seed(1)
+    latents, text = torch.randn(1, 16, 3, 8, 10), torch.randn(1, 16, 32)
+    with torch.no_grad():
+        return model(latents, torch.tensor([500.0]), text).sample
+
+
+@FORMATS
+def test_every_format_gives_the_same_output(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    model = load_transformer(make(tmp_path))
+    expected = checkpoints.reference()
+    assert torch.allclose(flow(model), flow(expected), atol=1e-6)
+    assert all(torch.equal(model.state_dict()[n], t) for n, t in expected.state_dict().items())
+
+
+@FORMATS
+def test_every_format_converts_to_a_folder_that_diffusers_loads(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    target = convert(make(source), tmp_path / "converted")
+    model = WanTransformer3DModel.from_pretrained(target)
+    assert torch.allclose(flow(model), flow(checkpoints.reference()), atol=1e-6)
+    assert len(list(target.glob("*.safetensors"))) > 1  # sharded, so that little is held at once
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "converted"}
+
+
+def test_sizes_are_read_off_the_tensors(tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(checkpoints.self_forcing_dmd(tmp_path))
+    expected = checkpoints.reference().config
+    assert all(tuple_(expected[k]) == tuple_(v) for k, v in describe(checkpoint).items())
+
+
+def tuple_(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def test_heads_of_published_widths_are_known_and_others_must_be_told(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        wide = WanTransformer3DModel(num_attention_heads=12, ffn_dim=8, num_layers=1, text_dim=8)
+    state = {name: torch.zeros(t.shape) for name, t in wide.state_dict().items()}
+    save_file(state, tmp_path / "wide.safetensors")
+    found = describe(read_checkpoint(tmp_path / "wide.safetensors"))
+    assert (found["num_attention_heads"], found["attention_head_dim"]) == (12, 128)
+
+    torch.save({"generator": checkpoints.official()}, tmp_path / "narrow.pt")
+    narrow = read_checkpoint(tmp_path / "narrow.pt")
+    with pytest.raises(WrongModelError, match=r"heads.*config\.json"):
+        describe(narrow)
+    assert describe(narrow, heads=4)["attention_head_dim"] == 32
+
+
+def test_a_configuration_of_another_model_in_the_folder_is_not_believed(tmp_path: Path) -> None:
+    path = checkpoints.self_forcing_dmd(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"dim": 1536, "num_heads": 64}))
+    with pytest.raises(WrongModelError, match="heads"):
+        load_transformer(path)
+
+
+def test_the_state_dict_can_be_chosen(tmp_path: Path) -> None:
+    path = checkpoints.self_forcing_sid(tmp_path)
+    assert read_checkpoint(path).key == "generator_ema"
+    chosen = read_checkpoint(path, prefer=["generator"])
+    assert not chosen.state["model.patch_embedding.weight"].any()
+    with pytest.raises(WrongModelError, match=r"no state dict `ema`.*generator, critic"):
+        read_checkpoint(path, prefer=["ema"])
+
+
+def test_a_smaller_dtype_keeps_in_float32_what_diffusers_keeps(tmp_path: Path) -> None:
+    source = checkpoints.self_forcing_dmd(tmp_path)
+    ours = load_transformer(source, dtype=torch.bfloat16)
+    convert(source, tmp_path / "converted")
+    theirs = WanTransformer3DModel.from_pretrained(
+        tmp_path / "converted", torch_dtype=torch.bfloat16
+    )
+    assert ours.dtype == theirs.dtype == torch.bfloat16
+    for name, tensor in theirs.state_dict().items():
+        assert ours.state_dict()[name].dtype == tensor.dtype, name
+        assert torch.equal(ours.state_dict()[name], tensor), name
+
+
+def without(state: dict[str, Tensor], *names: str) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if name not in names}
+
+
+class Bomb:
+    """Unpickling this the careless way makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> object:
+        return (os.mkdir, (str(self.path),))
+
+
+def bad_files(folder: Path) -> dict[str, tuple[type[TetherCacheError], str]]:
+    """Files that are no use, each with the error it must give."""
+    good = (folder / "good").mkdir() or checkpoints.self_forcing_dmd(folder / "good")
+    content, wan = good.read_bytes(), checkpoints.plain()
+    (folder / "config.json").write_text(json.dumps(checkpoints.CONFIG))
+    (folder / "empty.pt").touch()
+    (folder / "empty.safetensors").touch()
+    (folder / "cut.pt").write_bytes(content[: len(content) // 2])
+    (folder / "garbled.pt").write_bytes(content.replace(b"generator_ema", b"\xff" * 13, 1))
+    (folder / "page.pt").write_text("<html>not found</html>")
+    (folder / "pointer.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    save_file(wan, folder / "whole.safetensors")
+    (folder / "cut.safetensors").write_bytes((folder / "whole.safetensors").read_bytes()[:5000])
+    torch.save({"generator": wan, "config": Bomb(folder / "boom")}, folder / "hostile.pt")
+    (folder / "hostile-pickle.pt").write_bytes(pickle.dumps(Bomb(folder / "boom"), protocol=2))
+    torch.jit.script(torch.nn.Linear(1, 1)).save(folder / "script.pt")
+    torch.save(torch.zeros(3), folder / "tensor.pt")
+    torch.save({"step": 3, "critic": wan}, folder / "critic.pt")
+    torch.save({"generator": {"layers.0.weight": torch.zeros(3)}}, folder / "other.pt")
+    missing = without(wan, "head.head.bias", "blocks.1.ffn.0.bias", "blocks.2.modulation")
+    save_file(missing | {"vace.weight": torch.zeros(1)}, folder / "missing.safetensors")
+    save_file(wan | {"head.modulation": torch.zeros(1, 3, 128)}, folder / "shape.safetensors")
+    save_file(wan | {"img_emb.proj.weight": torch.zeros(1)}, folder / "i2v.safetensors")
+    save_file({"blocks.0.self_attn.q.lora_A.weight": torch.zeros(1)}, folder / "lora.safetensors")
+    far = {name.replace("blocks.2.", "blocks.999999999."): t for name, t in wan.items()}
+    save_file(far, folder / "far.safetensors")
+    flat = {"patch_embedding.weight": wan["patch_embedding.weight"].flatten(1)}
+    save_file(wan | flat, folder / "flat.safetensors")
+    (folder / "hollow").mkdir()
+    return {
+        "nothing.pt": (MissingModelError, "no checkpoint"),
+        "hollow": (MissingModelError, "no weights"),
+        "empty.pt": (DamagedModelError, "is empty"),
+        "empty.safetensors": (DamagedModelError, "is empty"),
+        "cut.pt": (DamagedModelError, "cut off"),
+        "garbled.pt": (DamagedModelError, "damaged"),
+        "page.pt": (DamagedModelError, "neither a safetensors nor a PyTorch file"),
+        "pointer.pt": (DamagedModelError, "git lfs pull"),
+        "cut.safetensors": (DamagedModelError, "cut off"),
+        "hostile.pt": (UnsafeModelError, "posix.mkdir"),
+        "hostile-pickle.pt": (UnsafeModelError, "nothing was executed"),
+        "script.pt": (UnsafeModelError, "TorchScript"),
+        "tensor.pt": (WrongModelError, "holds a Tensor"),
+        "critic.pt": (WrongModelError, "it has: critic"),
+        "other.pt": (WrongModelError, "not a Wan transformer: 1 tensors"),
+        "missing.safetensors": (WrongModelError, "3 missing .*1 unexpected .vace.weight"),
+        "shape.safetensors": (WrongModelError, "1 of another shape"),
+        "far.safetensors": (WrongModelError, "3 blocks, the last of number 999999999"),
+        "flat.safetensors": (WrongModelError, "not a Wan transformer: 96 tensors"),
+        "i2v.safetensors": (WrongModelError, "image-to-video"),
+        "lora.safetensors": (WrongModelError, "--lora"),
+    }
+
+
+def test_bad_files_are_one_clear_line_each_and_nothing_runs(tmp_path: Path) -> None:
+    for name, (error, message) in bad_files(tmp_path).items():
+        with pytest.raises(error, match=message) as raised:
+            convert(tmp_path / name, tmp_path / "converted")
+        assert "\n" not in str(raised.value)
+        assert name in str(raised.value)
+        assert not (tmp_path / "converted").exists()
+    assert not (tmp_path / "boom").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_folder_with_a_missing_shard_names_it(tmp_path: Path) -> None:
+    folder = checkpoints.original_wan_shards(tmp_path)
+    (folder / "diffusion_pytorch_model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(MissingModelError, match="00002-of-00002"):
+        load_transformer(folder)
+
+
+def test_an_existing_folder_is_not_touched(tmp_path: Path) -> None:
+    source = checkpoints.self_forcing_dmd(tmp_path)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileExistsError, match="exists already"):
+        convert(source, tmp_path / "mine")
+    with pytest.raises(MissingModelError, match="no such folder"):
+        convert(source, tmp_path / "no/where")
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    source = checkpoints.self_forcing_dmd(tmp_path)
+    # a limit on the size of files fails a write just as a full disk does
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(TetherCacheError, match="cannot write"):
+            convert(source, tmp_path / "converted")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not (tmp_path / "converted").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+MEASURE = """
+import sys, threading
+from pathlib import Path
+import torch
+from tethercache.backbones import weights
+torch.set_num_threads(1)
+
+def anonymous():
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+
+peak, done = 0, threading.Event()
+def watch():
+    global peak
+    while not done.wait(0.001):
+        peak = max(peak, anonymous())
+
+threading.Thread(target=watch, daemon=True).start()
+for number, (source, dtype) in enumerate(zip(sys.argv[2::2], sys.argv[3::2])):
+    peak = before = anonymous()
+    weights.convert(source, f"{sys.argv[1]}/{number}", dtype=getattr(torch, dtype, None))
+    print(peak - before)
+done.set()
+"""
+
+
+def test_converting_needs_little_more_memory_than_the_model(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        shapes = WanTransformer3DModel(
+            num_attention_heads=12, ffn_dim=4096, num_layers=2, text_dim=64
+        ).state_dict()
+    state = {name: torch.zeros(t.shape) for name, t in shapes.items()}
+    torch.save({"generator": state}, tmp_path / "model.pt")
+    save_file(state, tmp_path / "model.safetensors")
+    cases = [("model.pt", "bfloat16"), ("model.safetensors", "float32"), ("model.pt", "float32")]
+    arguments = [part for file, dtype in cases for part in (str(tmp_path / file), dtype)]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    size = sum(t.numel() for t in state.values())
+    for (file, dtype), used in zip(cases, done.stdout.split(), strict=True):
+        model = size * (2 if dtype == "bfloat16" else 4)
+        assert int(used) <= 1.2 * model, f"{file} as {dtype}: {int(used) / model:.2f} x the model"
+
+
+def test_names_of_the_golden_file_are_all_renamed() -> None:
+    names = {diffusers_name(name) for name in load_file(checkpoints.GOLDEN / "model.safetensors")}
+    assert names == set(checkpoints.reference().state_dict())

@@ -1,0 +1,166 @@
+"""Files of all kinds: evaluated, or skipped with a reason; and nothing is measured twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.evaluation import files
+from tests.evaluation.scenes import write
+from tethercache.evaluation import measure
+from tethercache.evaluation.measure import (
+    Options,
+    Skipped,
+    SkippedVideoError,
+    VideoResult,
+    find_videos,
+    measure_all,
+    measure_video,
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: files.encode(path, count=1), "has 1 frame"),
+        (lambda path: files.encode(path, count=3), "has 3 frames"),
+        (files.sound, "contains no video"),
+        (files.truncated, "is truncated"),
+        (files.empty, "is empty"),
+        (files.text, "cannot be read as a video"),
+        (lambda path: path, "no such video|No such file"),
+    ],
+    ids=["one frame", "three frames", "sound only", "truncated", "empty", "text", "missing"],
+)
+def test_a_file_that_cannot_be_evaluated_says_why(tmp_path: Path, make, reason: str) -> None:
+    with pytest.raises(SkippedVideoError, match=reason):
+        measure_video(make(tmp_path / "video.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"pixel_format": "yuv444p", "crop": (63, 95)}, "odd size, 95x63"),
+        ({"variable": True}, "variable frame rate"),
+        ({"pixel_format": "yuv420p10le"}, "more than 8 bits"),
+    ],
+    ids=["odd size", "variable rate", "10 bit"],
+)
+def test_an_unusual_file_is_skipped_with_what_to_do(
+    tmp_path: Path, options: dict[str, object], reason: str
+) -> None:
+    path = files.encode(tmp_path / "video.mp4", **options)  # type: ignore[arg-type]
+    with pytest.raises(SkippedVideoError, match=f"{reason}.* first"):
+        measure_video(path)
+
+
+def test_a_short_video_is_evaluated_with_a_warning(tmp_path: Path) -> None:
+    result = measure_video(files.encode(tmp_path / "video.mp4"))
+    assert any("is only 2.5 s long" in text for text in result.warnings)
+    assert result.verdict == "stable"
+    assert result.metrics["motion_level"] == pytest.approx(1, abs=0.3)
+
+
+def test_an_unfinished_video_is_skipped(tmp_path: Path) -> None:
+    path = write(tmp_path / "video.mp4", seconds=1)
+    partial = path.rename(tmp_path / "video.partial.mp4")
+    with pytest.raises(SkippedVideoError, match="is unfinished"):
+        measure_video(partial)
+
+
+def test_every_nth_frame_changes_little_and_too_few_are_refused(scenes: dict[str, Path]) -> None:
+    dense = measure_video(scenes["saturation"], Options(every=1)).metrics
+    sparse = measure_video(scenes["saturation"], Options(every=8)).metrics
+    assert sparse["chroma"] == pytest.approx(dense["chroma"], rel=0.05)
+    assert sparse["cuts"] == dense["cuts"]
+    with pytest.raises(SkippedVideoError, match="too short"):
+        measure_video(scenes["none"], Options(every=1000))
+    with pytest.raises(ValueError, match=r"`every` \(0\)"):
+        Options(every=0)
+
+
+def test_a_finished_video_is_not_measured_again_unless_something_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.mp4", seconds=2)
+    store = tmp_path / "finished"
+    store.mkdir()
+
+    def run(options: Options) -> tuple[VideoResult | Skipped, bool]:
+        ((_, result, reused),) = measure_all([path], options, store=store)
+        return result, reused
+
+    first, reused = run(Options())
+    assert not reused
+    again, reused = run(Options())
+    assert reused
+    assert again == first
+    path = path.rename(tmp_path / "b.mp4")
+    renamed, reused = run(Options())
+    assert reused
+    assert renamed.name == "b.mp4"
+    assert not run(Options(every=3))[1]
+    monkeypatch.setattr("tethercache.evaluation.metrics.colour.Luma.version", 2)
+    assert not run(Options())[1]
+    monkeypatch.undo()
+    for kept in store.iterdir():
+        kept.write_text("{")
+    assert not run(Options())[1]
+
+
+def test_results_are_json(results: dict[str, VideoResult]) -> None:
+    for result in results.values():
+        text = json.dumps(measure.rounded(vars(result)), allow_nan=False)
+        assert json.loads(text)["name"] == result.name
+
+
+def test_videos_are_found_in_folders_and_named_once(tmp_path: Path) -> None:
+    for name in ("b.mp4", "a.webm", "c.txt", "d.json", "e.wav"):
+        (tmp_path / name).touch()
+    found = find_videos([tmp_path, tmp_path / "a.webm"])
+    assert [path.name for path in found] == ["a.webm", "b.mp4", "e.wav"]
+    with pytest.raises(ValueError, match="no such file or folder"):
+        find_videos([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no videos in"):
+        find_videos([tmp_path / "empty"])
+
+
+@pytest.mark.slow
+def test_several_jobs_find_the_same(scenes: dict[str, Path], tmp_path: Path) -> None:
+    paths = [scenes["none"], scenes["blur"], files.empty(tmp_path / "empty.mp4")]
+    found = {path: result for path, result, _ in measure_all(paths, Options(every=4), jobs=2)}
+    assert isinstance(found[paths[2]], Skipped)
+    for path in paths[:2]:
+        alone = measure_video(path, Options(every=4))
+        result = found[path]
+        assert isinstance(result, VideoResult)
+        assert result.metrics == pytest.approx(alone.metrics, rel=1e-6, abs=1e-9)
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
+    process = psutil.Process()
+    short, long = write(tmp_path / "a.mp4", seconds=4), write(tmp_path / "b.mp4", seconds=120)
+    measure_video(short)
+    before = process.memory_info().rss
+    measure_video(long)
+    # 1,920 frames of 18 kB would be 35 MB
+    assert process.memory_info().rss - before < 12e6
+
+
+@pytest.mark.slow
+def test_each_drifting_video_is_worse_than_its_twin_in_at_least_four_ways(shared: Path) -> None:
+    folder = shared / "data/videos"
+    options = Options(every=8)
+    for path in sorted((folder / "self_forcing").iterdir())[:1]:
+        worse = measure_video(path, options)
+        twin = measure_video(folder / "tethercache" / path.name, options)
+        assert worse.verdict == "drifting"
+        assert twin.verdict != "drifting"
+        lower = ("colour_difference", "chroma", "colourfulness", "log_sharpness")
+        count = sum((worse.metrics.get(n) or 0) > (twin.metrics.get(n) or 0) for n in lower)
+        count += (worse.metrics["motion_retention"] or 0) < (twin.metrics["motion_retention"] or 0)
+        assert count >= 4
