@@ -197,29 +197,45 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+def test_an_interrupt_is_one_line_and_keeps_the_partial_video(model: Path, tmp_path: Path) -> None:
+    process = _start_an_hour(model, tmp_path)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said.decode().strip().splitlines()[-1].startswith("error: interrupted")
+    assert "Traceback" not in said.decode()
+    assert probe(tmp_path / "long.partial.mp4").num_frames > 9
+    assert not (tmp_path / "long.mp4").exists()
+
+
+@pytest.mark.slow
 def test_after_kill_9_the_partial_file_plays_up_to_the_last_chunk(
     model: Path, tmp_path: Path
 ) -> None:
-    arguments = [PROMPT, "--model", str(model), "--seconds", "3600", "-o", "long.mp4"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tethercache", "generate", *arguments],
-        cwd=tmp_path,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    partial = tmp_path / "long.partial.mp4"
-    try:
-        for _ in range(600):
-            if partial.exists() and partial.stat().st_size > 20_000:
-                break
-            time.sleep(0.1)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    frames = sum(1 for _ in read_frames(partial))
+    process = _start_an_hour(model, tmp_path)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    frames = sum(1 for _ in read_frames(tmp_path / "long.partial.mp4"))
     assert frames > 9
     assert (frames - 9) % 12 == 0
     assert not (tmp_path / "long.mp4").exists()
+
+
+def _start_an_hour(model: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """Begin an hour of video in a process of its own; returns when some chunks are written."""
+    arguments = [PROMPT, "--model", str(model), "--seconds", "3600", "-o", "long.mp4"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tethercache", "generate", *arguments],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    partial = folder / "long.partial.mp4"
+    for _ in range(600):
+        if partial.exists() and partial.stat().st_size > 20_000:
+            break
+        time.sleep(0.1)
+    return process
 
 
 @pytest.mark.parametrize(

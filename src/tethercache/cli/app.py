@@ -50,6 +50,9 @@ def common(
     """Long autoregressive video that does not drift."""
 
 
+_TYPERS_INTERRUPT = 130
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0 done, 1 failed or partly skipped, 2 usage."""
     warnings.simplefilter("ignore")
@@ -59,4 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = app(args=arguments, standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         status = report(error)
+    if status == _TYPERS_INTERRUPT:
+        status = report(KeyboardInterrupt())
     sys.exit(status if isinstance(status, int) else 0)

@@ -36,7 +36,7 @@ def report(error: BaseException) -> int:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return "interrupted; a video in progress is kept as NAME.partial.mp4"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"
