@@ -155,11 +155,13 @@ def test_too_little_memory_is_refused_with_the_numbers_and_a_way_out(
     enough = estimate(sizes, **given, tiles=Tiles(), rotated=False).total
     monkeypatch.setattr(fitting, "free_memory", lambda device: (enough, None))
     arguments = ("generate", PROMPT, "-m", "toy", "-p", "tethercache:memory=14")
-    assert run(*arguments, "-o", tmp_path / "x.mp4") == 1
+    assert run(*arguments, "--dtype", "float32", "-o", tmp_path / "x.mp4") == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "0.00 GB are free on cpu" in line
     assert "weights" in line
     assert "--policy tethercache:memory=8 needs" in line
+    assert run(*arguments, "--latent-frames", 3, "-o", tmp_path / "x.mp4") == 0
+    assert read_sidecar(tmp_path / "x.mp4").dtype == "bfloat16"
 
 
 def test_a_lora_changes_the_video_and_is_recorded(pipeline: Path, tmp_path: Path) -> None:

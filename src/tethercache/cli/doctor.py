@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tethercache.cli.device import free_memory, pick_device
 from tethercache.cli.failures import Debug
+from tethercache.cli.fitting import BYTES, formats
 from tethercache.cli.models import missing_files
 from tethercache.evaluation.vbench_weights import WEIGHTS, missing_weights
 from tethercache.models import BASE, PRESETS, SHIPPED, base_lacks
@@ -76,22 +77,25 @@ def _abilities(device: str, free: int | None) -> list[str]:
     from tethercache.memory import RESERVE, place
 
     lines = []
-    element = 4 if device == "cpu" else 2
     reserve = 0 if device == "cpu" else RESERVE
     for name, preset in PRESETS.items():
         policy = POLICIES.parse(preset.policy)
         chunk = preset.settings.chunk_size
-        placement = place(
-            wan_sizes(chunk),
-            free or 0,
-            budget=policy.budget,
-            staging=policy.staging(chunk),
-            element=element,
-            reserve=reserve,
-            offload=device != "cpu",
-        )
+        for number_format in formats(device):
+            placement = place(
+                wan_sizes(chunk),
+                free or 0,
+                budget=policy.budget,
+                staging=policy.staging(chunk),
+                element=BYTES[number_format],
+                reserve=reserve,
+                offload=device != "cpu",
+            )
+            if placement.fits:
+                break
         verdict = "not known" if free is None else ("yes" if placement.fits else "no")
-        lines.append(f"{name} with {preset.policy}: {verdict}, needs {placement.estimate}")
+        needs = f"in {number_format} it needs {placement.estimate}"
+        lines.append(f"{name} with {preset.policy}: {verdict}, {needs}")
     return lines
 
 

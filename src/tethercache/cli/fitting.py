@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tethercache.cli.device import free_memory
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
     from tethercache.memory import Placement, Sizes
     from tethercache.models import Parts
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def formats(device: str) -> tuple[str, ...]:
+    """The number formats to try on a device, the preferred first."""
+    return ("float32", "bfloat16") if device == "cpu" else ("bfloat16",)
 
 
 def parse_vram(text: str) -> int | None:
@@ -28,6 +34,21 @@ def parse_vram(text: str) -> int | None:
     if not 0 < size < float("inf"):
         raise ValueError(f"--vram ({text}) must be a number of GB, such as 12, 16 or 24, or auto")
     return int(size * 2**30)
+
+
+def choose(
+    parts: Parts, policy: Policy, device: str, dtype: str | None, vram: int | None
+) -> tuple[str, Placement]:
+    """The number format, `dtype` or the first in which a generation fits, and how it fits.
+
+    Raises:
+        NotEnoughMemoryError: if it fits in none; see `check_memory`.
+    """
+    *others, last = (dtype,) if dtype else formats(device)
+    for number_format in others:
+        with suppress(NotEnoughMemoryError):
+            return number_format, check_memory(parts, policy, device, number_format, vram)
+    return last, check_memory(parts, policy, device, last, vram)
 
 
 def check_memory(
@@ -51,7 +72,7 @@ def check_memory(
     sizes, free = measure(parts), free_memory(device)[0]
     known = [size for size in (free, vram) if size is not None]
     limit = min(known) if known else None
-    chunk, element = parts.settings.chunk_size, _BYTES[dtype]
+    chunk, element = parts.settings.chunk_size, BYTES[dtype]
     reserve = 0 if device == "cpu" else RESERVE
 
     def fit(policy: Policy, limit: int, sizes: Sizes = sizes) -> Placement:

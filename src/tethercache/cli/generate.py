@@ -23,7 +23,7 @@ from rich.text import Text
 
 from tethercache.cli.device import pick_device
 from tethercache.cli.failures import Debug
-from tethercache.cli.fitting import check_memory, parse_vram
+from tethercache.cli.fitting import choose, parse_vram
 from tethercache.cli.inputs import (
     describe_extras,
     encode_prefix,
@@ -121,7 +121,9 @@ def generate(
     ] = "auto",
     dtype: Annotated[
         DType | None,
-        typer.Option(help="Number format.", show_default="float32 on CPU, else bfloat16"),
+        typer.Option(
+            help="Number format.", show_default="float32 on a CPU where it fits, else bfloat16"
+        ),
     ] = None,
     vram: Annotated[
         str,
@@ -174,8 +176,7 @@ def generate(
     _quiet_libraries()
     parts = fetch(found, weights_dir)
     plan = plan_video(parts.settings, chosen, prefix=prefix_latents(clip, parts.settings), **length)
-    number_format = (dtype or (DType.FLOAT32 if place == "cpu" else DType.BFLOAT16)).value
-    placement = check_memory(parts, chosen, place, number_format, limit)
+    number_format, placement = choose(parts, chosen, place, dtype and dtype.value, limit)
 
     import torch
 
