@@ -13,22 +13,26 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 PROMPT = "a red ball rolling over grass"
 
 
-def measure(seconds: float, policy: str, folder: Path) -> dict[str, float | str]:
+def measure(seconds: float, policy: str, folder: Path) -> dict[str, Any]:
     """Generate one video in a child process and return what it took."""
     command = [sys.executable, "-m", "tethercache", "generate", PROMPT, "--json"]
     command += ["--seconds", str(seconds), "--policy", policy]
     command += ["-o", str(folder / f"{seconds:g}.mp4")]
+    folder.mkdir(exist_ok=True)
+    command.append("--overwrite")
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
@@ -49,22 +53,39 @@ def measure(seconds: float, policy: str, folder: Path) -> dict[str, float | str]
     }
 
 
+def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The medians of several runs, and the range of the peaks, which loading decides."""
+    row = runs[0] | {
+        key: round(statistics.median(run[key] for run in runs), 2)
+        for key in ("wall_seconds", "frames_per_second", "peak_rss_mb")
+    }
+    peaks = [run["peak_rss_mb"] for run in runs]
+    return row | {"runs": len(runs), "peak_rss_range_mb": [min(peaks), max(peaks)]}
+
+
 def main() -> None:
     """Measure every length and print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, action="append", help="lengths; default 30, 240")
     parser.add_argument("--policy", default="tethercache")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each length; medians count")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = [
-            measure(seconds, arguments.policy, Path(folder))
+            summarise(
+                [
+                    measure(seconds, arguments.policy, Path(folder) / str(run))
+                    for run in range(arguments.repeat)
+                ]
+            )
             for seconds in arguments.seconds or [30.0, 240.0]
         ]
-    print(f"{'policy':<14}{'video s':>9}{'wall s':>9}{'frames/s':>10}{'peak RSS MB':>13}")
+    print(f"{'policy':<14}{'video s':>9}{'wall s':>9}{'frames/s':>10}{'peak RSS MB':>13}  range")
     for row in rows:
         print(
             f"{row['policy']:<14}{row['seconds']:>9g}{row['wall_seconds']:>9}"
-            f"{row['frames_per_second']:>10}{row['peak_rss_mb']:>13}"
+            f"{row['frames_per_second']:>10}{row['peak_rss_mb']:>13}  "
+            f"{row['peak_rss_range_mb'][0]:g} to {row['peak_rss_range_mb'][1]:g}"
         )
     machine = {
         "cores": os.cpu_count(),
