@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.live import FusedAttention, LiveBytes
 from tethercache.backbones import attach
 from tethercache.memory import (
-    Sizes,
+    WAN_1_3B,
     Tiles,
     cache_bytes,
     decode_bytes,
@@ -24,17 +24,6 @@ from tethercache.memory import (
 from tethercache.policies.tethercache import TetherCache
 from tethercache.video import StreamingDecoder, TileSize
 
-WAN = Sizes(
-    transformer=1_418_996_800,
-    text_encoder=5_680_910_336,
-    vae=126_892_531,
-    layers=30,
-    width=1536,
-    ffn=8960,
-    tokens=1560,
-    height=480,
-    columns=832,
-)
 GIB = 2**30
 
 
@@ -53,26 +42,26 @@ def tensors(held: object) -> list[Tensor]:
 
 def test_a_latent_frame_takes_what_is_published() -> None:
     statistics = 4 * 4 * 30 * 1536
-    assert (cache_bytes(WAN, budget=1, rotated=False) - statistics) / 1e6 == pytest.approx(
+    assert (cache_bytes(WAN_1_3B, budget=1, rotated=False) - statistics) / 1e6 == pytest.approx(
         287.5, abs=0.05
     )
-    assert (cache_bytes(WAN, budget=1) - statistics) / 1e6 == pytest.approx(431.3, abs=0.05)
-    assert cache_bytes(WAN, budget=21, rotated=False) / 1e9 == pytest.approx(6.04, abs=0.02)
-    assert cache_bytes(WAN, budget=12, rotated=False) / 1e9 == pytest.approx(3.45, abs=0.02)
+    assert (cache_bytes(WAN_1_3B, budget=1) - statistics) / 1e6 == pytest.approx(431.3, abs=0.05)
+    assert cache_bytes(WAN_1_3B, budget=21, rotated=False) / 1e9 == pytest.approx(6.04, abs=0.02)
+    assert cache_bytes(WAN_1_3B, budget=12, rotated=False) / 1e9 == pytest.approx(3.45, abs=0.02)
 
 
 def test_parameters_are_counted_from_a_configuration() -> None:
     model = wan()
     counted = transformer_parameters(model.config)
-    assert counted == sum(p.numel() for p in model.parameters()) == WAN.transformer
+    assert counted == sum(p.numel() for p in model.parameters()) == WAN_1_3B.transformer
     assert counted * 2 / 1e9 == pytest.approx(2.84, abs=0.01)
     with torch.device("meta"):
         vae = AutoencoderKLWan()
-    assert sum(p.numel() for p in vae.parameters()) == WAN.vae
+    assert sum(p.numel() for p in vae.parameters()) == WAN_1_3B.vae
 
 
 def test_cache_and_pass_are_those_of_the_real_modules() -> None:
-    layers, policy, sizes = 2, TetherCache(), dataclasses.replace(WAN, layers=2)
+    layers, policy, sizes = 2, TetherCache(), dataclasses.replace(WAN_1_3B, layers=2)
     model = wan(layers)
     prompt = torch.empty(1, 512, 4096, dtype=torch.bfloat16, device="meta")
     latents = torch.empty(1, 16, 3, 60, 104, dtype=torch.bfloat16, device="meta")
@@ -105,41 +94,41 @@ def test_decoding_takes_what_the_real_vae_takes(element: int, tiles: Tiles | Non
     decoder = StreamingDecoder(vae, tile=tile)
     with LiveBytes() as live, torch.device("meta"):
         decoder.decode(latents)
-    features, work = decode_bytes(WAN, element=element, tiles=tiles)
+    features, work = decode_bytes(WAN_1_3B, element=element, tiles=tiles)
     assert features + work == pytest.approx(live.peak, rel=0.1)
     assert features == pytest.approx(live.now, rel=0.1)
 
 
 def test_smaller_gpus_rotate_on_read_then_decode_in_tiles_then_remember_less() -> None:
     default = {"budget": 21, "staging": 3}
-    assert estimate(WAN, **default).total / 1e9 == pytest.approx(17.9, abs=0.2)
-    large = place(WAN, 24 * GIB, **default)
+    assert estimate(WAN_1_3B, **default).total / 1e9 == pytest.approx(17.9, abs=0.2)
+    large = place(WAN_1_3B, 24 * GIB, **default)
     assert large.fits
     assert large.text_encoder_on_device
     assert large.keep_rotated
     assert large.tiles is None
-    medium = place(WAN, 16 * GIB, **default)
+    medium = place(WAN_1_3B, 16 * GIB, **default)
     assert medium.fits
     assert medium.text_encoder_on_device
     assert not medium.keep_rotated
     assert medium.tiles is None
-    assert not place(WAN, 12 * GIB, **default).fits
-    small = place(WAN, 12 * GIB, budget=15, staging=3)
+    assert not place(WAN_1_3B, 12 * GIB, **default).fits
+    small = place(WAN_1_3B, 12 * GIB, budget=15, staging=3)
     assert small.fits
     assert small.tiles is not None
-    tiny = place(WAN, 11 * GIB, budget=9, staging=3)
+    tiny = place(WAN_1_3B, 11 * GIB, budget=9, staging=3)
     assert tiny.fits
     assert not tiny.text_encoder_on_device
 
 
 def test_a_cpu_has_no_other_place_for_the_text_encoder() -> None:
     options = {"budget": 9, "staging": 3, "element": 4, "reserve": 0}
-    assert place(WAN, 22 * 10**9, **options).fits
-    assert not place(WAN, 22 * 10**9, **options, offload=False).fits
-    assert place(WAN, 23 * 10**9, **options, offload=False).estimate.text_encoder > 22 * 10**9
+    assert place(WAN_1_3B, 22 * 10**9, **options).fits
+    assert not place(WAN_1_3B, 22 * 10**9, **options, offload=False).fits
+    assert place(WAN_1_3B, 23 * 10**9, **options, offload=False).estimate.text_encoder > 22 * 10**9
 
 
 def test_an_estimate_shows_its_numbers() -> None:
-    shown = str(estimate(WAN, budget=21, staging=3))
+    shown = str(estimate(WAN_1_3B, budget=21, staging=3))
     for part in ("17.", "weights 3.09", "cache 9.9", "decode 4.1", "reserve 0.60"):
         assert part in shown

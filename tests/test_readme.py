@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import re
-import shlex
 
 import pytest
-import typer
 
+from tests import pages
 from tests.conftest import ROOT
-from tethercache.cli.app import app
 from tethercache.policies import POLICIES
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
-COMMANDS = [
-    line for _, block in BLOCKS for line in block.splitlines() if line.startswith("tethercache ")
-]
+BLOCKS = pages.blocks(README)
+COMMANDS = pages.commands(README)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_of_the_readme_parses(line: str) -> None:
-    words = shlex.split(line, comments=True)[1:]
-    group = typer.main.get_command(app)
-    with group.make_context("tethercache", words[:1], resilient_parsing=True) as context:
-        command = group.get_command(context, words[0])
-        assert command is not None
-        parsed = command.make_context(words[0], words[1:], parent=context)
-    if policy := parsed.params.get("policy"):
+    parsed = pages.parse(line)
+    if policy := parsed.get("policy"):
         POLICIES.parse(policy)
 
 

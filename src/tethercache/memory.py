@@ -63,6 +63,20 @@ class Sizes:
     vae_base: int = _VAE_BASE
 
 
+WAN_1_3B = Sizes(
+    transformer=1_418_996_800,
+    text_encoder=5_680_910_336,
+    vae=126_892_531,
+    layers=30,
+    width=1536,
+    ffn=8960,
+    tokens=1560,
+    height=480,
+    columns=832,
+)
+"""Wan2.1-T2V-1.3B at 480x832, which every preset is a fine-tuning of."""
+
+
 @dataclass(frozen=True)
 class Tiles:
     """Decoding in square tiles, in pixels."""

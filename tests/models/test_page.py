@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import re
-import shlex
 
 import pytest
-import typer
 
+from tests import pages
 from tests.conftest import ROOT
-from tests.test_memory import WAN
-from tethercache.cli.app import app
-from tethercache.memory import Tiles, estimate
+from tethercache.memory import WAN_1_3B, Tiles, estimate
 from tethercache.models import PRESETS
 from tethercache.policies import POLICIES
 
 PAGE = (ROOT / "docs/real-models.md").read_text()
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", PAGE, re.S)
-COMMANDS = [
-    line for _, block in BLOCKS for line in block.splitlines() if line.startswith("tethercache ")
-]
+BLOCKS = pages.blocks(PAGE)
+COMMANDS = pages.commands(PAGE)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_of_the_page_parses(line: str) -> None:
-    words = shlex.split(line, comments=True)[1:]
-    command = typer.main.get_command(app)
-    context = command.make_context("tethercache", words[:1], resilient_parsing=True)
-    while hasattr(command, "commands"):
-        command, words = command.commands[words[0]], words[1:]
-    parsed = command.make_context("command", words, parent=context).params
+    parsed = pages.parse(line)
     if policy := parsed.get("policy"):
         POLICIES.parse(policy)
     if (model := parsed.get("model")) and "/" not in model:
@@ -53,8 +43,8 @@ def test_the_memory_table_is_the_arithmetic() -> None:
         policy = POLICIES.parse(spec)
         assert policy.budget == int(budget)
         sizes = {"budget": policy.budget, "staging": policy.staging(3)}
-        plain, on_read = estimate(WAN, **sizes), estimate(WAN, **sizes, rotated=False)
-        tiled = estimate(WAN, **sizes, rotated=False, tiles=Tiles())
+        plain, on_read = estimate(WAN_1_3B, **sizes), estimate(WAN_1_3B, **sizes, rotated=False)
+        tiled = estimate(WAN_1_3B, **sizes, rotated=False, tiles=Tiles())
         decode = plain.features + plain.work
         expected = (
             *(plain.weights, plain.cache, decode, plain.reserve, plain.total),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import platform
@@ -21,7 +22,7 @@ from tethercache.models import BASE, PRESETS, SHIPPED, base_lacks
 from tethercache.policies import POLICIES
 
 if TYPE_CHECKING:
-    from tethercache.memory import Sizes
+    pass
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "av", "peft")
 _BACKENDS = {
@@ -74,7 +75,7 @@ def doctor(
 
 def _abilities(device: str, free: int | None) -> list[str]:
     """What of the presets fits into the free memory, by arithmetic."""
-    from tethercache.memory import RESERVE, place
+    from tethercache.memory import RESERVE, WAN_1_3B, place
 
     lines = []
     reserve = 0 if device == "cpu" else RESERVE
@@ -83,7 +84,7 @@ def _abilities(device: str, free: int | None) -> list[str]:
         chunk = preset.settings.chunk_size
         for number_format in formats(device):
             placement = place(
-                wan_sizes(chunk),
+                dataclasses.replace(WAN_1_3B, chunk=chunk),
                 free or 0,
                 budget=policy.budget,
                 staging=policy.staging(chunk),
@@ -97,24 +98,6 @@ def _abilities(device: str, free: int | None) -> list[str]:
         needs = f"in {number_format} it needs {placement.estimate}"
         lines.append(f"{name} with {preset.policy}: {verdict}, {needs}")
     return lines
-
-
-def wan_sizes(chunk: int) -> Sizes:
-    """The sizes of every preset: Wan2.1-T2V-1.3B at 480x832."""
-    from tethercache.memory import Sizes
-
-    return Sizes(
-        transformer=1_418_996_800,
-        text_encoder=5_680_910_336,
-        vae=126_892_531,
-        layers=30,
-        width=1536,
-        ffn=8960,
-        tokens=1560,
-        height=480,
-        columns=832,
-        chunk=chunk,
-    )
 
 
 def _version(library: str) -> str:
