@@ -9,8 +9,9 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor
 
-from tests.live import FusedAttention, LiveBytes
+from tests.live import FusedAttention
 from tethercache.backbones import attach
+from tethercache.bench.meters import LiveBytes
 from tethercache.memory import (
     WAN_1_3B,
     Tiles,
@@ -132,3 +133,17 @@ def test_an_estimate_shows_its_numbers() -> None:
     shown = str(estimate(WAN_1_3B, budget=21, staging=3))
     for part in ("17.", "weights 3.09", "cache 9.9", "decode 4.1", "reserve 0.60"):
         assert part in shown
+
+
+def test_a_float32_vae_and_an_overlap_take_what_they_add() -> None:
+    plain = estimate(WAN_1_3B, budget=21, staging=3)
+    mixed = estimate(WAN_1_3B, budget=21, staging=3, vae_element=4)
+    assert mixed.weights - plain.weights == 2 * WAN_1_3B.vae
+    assert mixed.features == 2 * plain.features
+    assert mixed.work == 2 * plain.work
+    assert mixed.cache == plain.cache
+    overlapped = estimate(WAN_1_3B, budget=21, staging=3, overlap=True)
+    assert overlapped.work - plain.work == pass_bytes(WAN_1_3B)
+    wish = {"budget": 21, "staging": 3, "overlap": (True, False)}
+    assert place(WAN_1_3B, 24 * GIB, **wish).overlap
+    assert not place(WAN_1_3B, plain.total, **wish).overlap

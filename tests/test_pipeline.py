@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.toys import toy_pipeline
 from tethercache.errors import DamagedModelError, MissingModelError
+from tethercache.execution import Execution
 from tethercache.pipeline import CausalVideoPipeline
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
+from tethercache.video import StreamingDecoder
 
 PROMPT = "a red ball rolling over grass"
 POLICY = TetherCache(sink=1, memory=2, recent=3)
@@ -124,6 +129,106 @@ def test_missing_and_damaged_models_have_their_own_errors(
     weights.unlink()
     with pytest.raises(DamagedModelError, match="cannot load"):
         CausalVideoPipeline.from_pretrained(tmp_path / "model")
+
+
+ONE_BY_ONE, OVERLAPPED = Execution(overlap="off"), Execution(overlap="on")
+
+
+def decoding_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def test_decoding_beside_denoising_changes_no_bit(pipe: CausalVideoPipeline) -> None:
+    options = {"prompt": [PROMPT, "a blue ball"], "num_seconds": 3.3}
+    expected = stream(pipe, execution=ONE_BY_ONE, **options)
+    assert torch.equal(stream(pipe, execution=OVERLAPPED, **options), expected)
+    assert not decoding_threads()
+
+
+@pytest.mark.parametrize("execution", [ONE_BY_ONE, OVERLAPPED], ids=["one by one", "overlapped"])
+def test_an_error_of_the_decoder_reaches_the_caller_and_restores_the_model(
+    pipe: CausalVideoPipeline, monkeypatch: pytest.MonkeyPatch, execution: Execution
+) -> None:
+    calls = []
+    decode = StreamingDecoder.decode
+
+    def fail(self: StreamingDecoder, latents: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError("the decoder failed")
+        return decode(self, latents)
+
+    monkeypatch.setattr(StreamingDecoder, "decode", fail)
+    with pytest.raises(OSError, match="the decoder failed"):
+        stream(pipe, execution=execution)
+    assert not decoding_threads()
+    assert not pipe.transformer._forward_pre_hooks
+
+
+def test_a_stream_that_is_closed_early_leaves_no_thread_and_no_hook(
+    pipe: CausalVideoPipeline,
+) -> None:
+    frames: Iterator[Tensor] = pipe.stream(
+        PROMPT, policy=POLICY, num_seconds=600, execution=OVERLAPPED
+    )
+    next(frames)
+    assert decoding_threads()
+    assert pipe.transformer._forward_pre_hooks
+    frames.close()  # type: ignore[attr-defined]
+    assert not decoding_threads()
+    assert not pipe.transformer._forward_pre_hooks
+
+
+def test_compiled_code_and_an_overlap_go_together(
+    pipe: CausalVideoPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.compiler.reset()
+    of_module, of_decoder = torch.nn.Module.compile, torch.compile
+    eager = {"backend": "eager"}  # traced, but no code is generated
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda m, **o: of_module(m, **o | eager))
+    monkeypatch.setattr(torch, "compile", lambda m, **o: of_decoder(m, **o | eager))
+    expected = stream(pipe, num_seconds=1.5)
+    both = Execution(compile=True, overlap="on")
+    assert torch.equal(stream(pipe, num_seconds=1.5, execution=both), expected)
+    assert torch.equal(stream(pipe, num_seconds=1.5, execution=both), expected)
+
+
+def test_a_preview_has_the_same_frames_roughly(pipe: CausalVideoPipeline) -> None:
+    real = stream(pipe)
+    preview = stream(pipe, execution=Execution(decoder="preview"))
+    assert preview.shape == real.shape
+    assert torch.equal(preview[:, :9], real[:, :9])
+    assert not torch.equal(preview[:, 9:], real[:, 9:])
+    assert torch.equal(preview[:, 9], preview[:, 12])
+
+
+def test_the_vae_may_have_a_format_of_its_own() -> None:
+    mixed = toy_pipeline()
+    expected = stream(mixed)
+    mixed.vae.to(torch.bfloat16)
+    assert (stream(mixed).int() - expected.int()).abs().float().mean() < 2
+
+
+def test_a_backend_that_the_caller_has_set_is_left_alone(pipe: CausalVideoPipeline) -> None:
+    processors = pipe.transformer.attn_processors.values()
+    like = torch.zeros(1)
+    assert pipe._attention_backend("auto", like) == "native"
+    for processor in processors:
+        processor._attention_backend = "_native_math"
+    try:
+        assert pipe._attention_backend("auto", like) is None
+        assert pipe._attention_backend("native", like) == "native"
+    finally:
+        for processor in processors:
+            processor._attention_backend = None
+
+
+@pytest.mark.gpu
+def test_overlapping_on_a_gpu_changes_no_bit() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    pipe = toy_pipeline().to("cuda")
+    assert torch.equal(stream(pipe, execution=OVERLAPPED), stream(pipe, execution=ONE_BY_ONE))
 
 
 @pytest.mark.gpu

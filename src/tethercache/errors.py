@@ -26,3 +26,7 @@ class WrongModelError(TetherCacheError):
 
 class NotEnoughMemoryError(TetherCacheError):
     """A generation would not fit into the memory that is free; nothing was loaded."""
+
+
+class MissingToolError(TetherCacheError):
+    """A tool outside of Python that an option asks for is not installed."""

@@ -94,7 +94,7 @@ class Estimate:
         cache: keys and values of the latent frames.
         prompt: keys and values of the text.
         features: what the VAE remembers of the stream.
-        work: what the larger of a pass and a decode needs on top.
+        work: what the larger of a pass and a decode needs on top, or both if they overlap.
         reserve: `RESERVE`, where the device is a GPU.
         text_encoder: its weights, which are gone before the rest is needed; 0 if it stays off.
     """
@@ -132,6 +132,7 @@ class Placement:
         text_encoder_on_device: whether prompts are encoded there; else on the CPU.
         keep_rotated: whether rotated keys are kept beside raw ones; else they are made on read.
         tiles: decode in tiles, or None for whole frames.
+        overlap: decode a chunk while the next one is denoised.
         estimate: what it takes so.
         fits: whether that is within the limit.
     """
@@ -139,6 +140,7 @@ class Placement:
     text_encoder_on_device: bool
     keep_rotated: bool
     tiles: Tiles | None
+    overlap: bool
     estimate: Estimate
     fits: bool
 
@@ -206,16 +208,33 @@ def estimate(
     text_encoder_on_device: bool = True,
     rotated: bool = True,
     reserve: int = RESERVE,
+    vae_element: int | None = None,
+    overlap: bool = False,
 ) -> Estimate:
-    """Add up what a generation takes; the arguments are those of the functions above."""
-    features, decoding = decode_bytes(sizes, element=element, tiles=tiles)
+    """Add up what a generation takes.
+
+    Args:
+        sizes: see the functions above, as for all that are not named here.
+        budget: see there.
+        staging: see there.
+        element: see there.
+        tiles: see there.
+        text_encoder_on_device: see `Placement`.
+        rotated: see there.
+        reserve: see `Estimate`.
+        vae_element: bytes of a number of the VAE; None: the same.
+        overlap: whether a decode runs beside the passes.
+    """
+    vae_element = vae_element or element
+    features, decoding = decode_bytes(sizes, element=vae_element, tiles=tiles)
     on_read = 0 if rotated else budget * sizes.tokens * sizes.width * element
+    work = (decoding, pass_bytes(sizes, element=element) + on_read)
     return Estimate(
-        weights=(sizes.transformer + sizes.vae) * element,
+        weights=sizes.transformer * element + sizes.vae * vae_element,
         cache=cache_bytes(sizes, budget=budget, staging=staging, element=element, rotated=rotated),
         prompt=2 * sizes.layers * sizes.text_length * sizes.width * element,
         features=features,
-        work=max(decoding, pass_bytes(sizes, element=element) + on_read),
+        work=sum(work) if overlap else max(work),
         reserve=reserve,
         text_encoder=sizes.text_encoder * element if text_encoder_on_device else 0,
     )
@@ -230,6 +249,8 @@ def place(
     element: int = 2,
     reserve: int = RESERVE,
     offload: bool = True,
+    vae_element: int | None = None,
+    overlap: tuple[bool, ...] = (False,),
 ) -> Placement:
     """Choose the fastest way that fits into `limit` bytes, or the smallest if none does.
 
@@ -241,24 +262,30 @@ def place(
         element: bytes of a number.
         reserve: see `Estimate`.
         offload: whether there is other memory for the text encoder; not so on a CPU.
+        vae_element: see `estimate`.
+        overlap: what may be chosen there, the preferred first.
     """
     found = None
     # what costs least comes first: a rotation in every pass is cheaper than overlapping tiles
     for rotated, tiles in ((True, None), (False, None), (False, Tiles())):
-        for on_device in (True, False) if offload else (True,):
-            need = estimate(
-                sizes,
-                budget=budget,
-                staging=staging,
-                element=element,
-                tiles=tiles,
-                text_encoder_on_device=on_device,
-                rotated=rotated,
-                reserve=reserve,
-            )
-            found = Placement(on_device, rotated, tiles, need, need.total <= limit)
-            if found.fits:
-                return found
+        for overlaps in overlap:
+            for on_device in (True, False) if offload else (True,):
+                need = estimate(
+                    sizes,
+                    budget=budget,
+                    staging=staging,
+                    element=element,
+                    tiles=tiles,
+                    text_encoder_on_device=on_device,
+                    rotated=rotated,
+                    reserve=reserve,
+                    vae_element=vae_element,
+                    overlap=overlaps,
+                )
+                fits = need.total <= limit
+                found = Placement(on_device, rotated, tiles, overlaps, need, fits)
+                if fits:
+                    return found
     assert found is not None
     return found
 

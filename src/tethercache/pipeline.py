@@ -11,7 +11,8 @@ The call is the stream, collected. Axes: latents `[B, C, F, h, w]`, frames `[B, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,13 @@ from tethercache.backbones.weights import load_transformer
 from tethercache.cache import Policy
 from tethercache.conditioning import encode_prompts, unknown_words
 from tethercache.errors import DamagedModelError, TetherCacheError
+from tethercache.execution import (
+    ATTENTION,
+    Execution,
+    choose_attention,
+    overlap_choices,
+    require_compiler,
+)
 from tethercache.models import Parts, Settings, fetch, find
 from tethercache.policies.tethercache import TetherCache
 from tethercache.rollout import (
@@ -42,7 +50,13 @@ from tethercache.rollout import (
     pixel_frames,
     rollout,
 )
-from tethercache.video import StreamingDecoder, TileSize, to_uint8
+from tethercache.video import (
+    PreviewDecoder,
+    StreamingDecoder,
+    TileSize,
+    overlapped,
+    to_uint8,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -270,12 +284,20 @@ class CausalVideoPipeline(DiffusionPipeline):
         samples: list[int] | None = None,
         prefix_latents: Tensor | None = None,
         keep_rotated: bool = True,
-    ) -> Iterator[Tensor]:
+        execution: Execution | None = None,
+    ) -> Generator[Tensor, None, None]:
         """Clean latent chunks `[B, C, F, h, w]` of one batch, as they are made."""
         scale = self.vae.config.scale_factor_spatial
-        config = self.config
+        config, execution = self.config, execution or Execution()
+        if execution.compile:
+            require_compiler(prompt_embeds.device)
         with attach(
-            self.transformer, policy, chunk_size=config.chunk_size, keep_rotated=keep_rotated
+            self.transformer,
+            policy,
+            chunk_size=config.chunk_size,
+            keep_rotated=keep_rotated,
+            attention=self._attention_backend(execution.attention, prompt_embeds),
+            compile_blocks=execution.compile,
         ) as session:
             yield from rollout(
                 self.transformer,
@@ -288,6 +310,28 @@ class CausalVideoPipeline(DiffusionPipeline):
                 context_noise=config.context_noise,
                 prefix=prefix_latents,
             )
+
+    def _attention_backend(self, name: str, like: Tensor) -> str | None:
+        """What diffusers calls the backend of that name; None: one that the caller has set."""
+        processors = self.transformer.attn_processors.values()
+        if name == "auto" and any(getattr(p, "_attention_backend", None) for p in processors):
+            return None
+        head_dim = self.transformer.config.attention_head_dim
+        return ATTENTION[choose_attention(name, like.device, like.dtype, head_dim)]
+
+    def decoder(
+        self, *, tile: TileSize | None = None, execution: Execution | None = None
+    ) -> StreamingDecoder | PreviewDecoder:
+        """A decoder for one stream of latents."""
+        execution = execution or Execution()
+        decoder = StreamingDecoder(self.vae, tile=tile, compiled=execution.compile)
+        return decoder if execution.decoder == "vae" else PreviewDecoder(decoder)
+
+    def _overlaps(self, execution: Execution) -> bool:
+        first, *others = overlap_choices(execution, self._execution_device)
+        # models that take turns on the device must not run at the same time
+        take_turns = any(hasattr(model, "_hf_hook") for model in (self.transformer, self.vae))
+        return first and not (others and take_turns)
 
     @torch.no_grad()
     def stream(
@@ -304,6 +348,7 @@ class CausalVideoPipeline(DiffusionPipeline):
         tile: TileSize | None = None,
         keep_rotated: bool = True,
         latents: bool = False,
+        execution: Execution | None = None,
     ) -> Iterator[Tensor]:
         """Generate and yield chunk by chunk; memory does not grow with the length.
 
@@ -320,12 +365,13 @@ class CausalVideoPipeline(DiffusionPipeline):
             tile: decode in spatial tiles of this size.
             keep_rotated: see `attach`; False saves a third of the cache's memory.
             latents: yield clean latents `[B, C, F, h, w]` and do not decode.
+            execution: how it is computed: attention backend, compiled code, overlap, preview.
 
         Yields:
             uint8 frames `[B, F, H, W, 3]` on the CPU; all together exactly the length asked for.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        policy = policy or TetherCache()
+        policy, execution = policy or TetherCache(), execution or Execution()
         plan = self.check_inputs(
             prompts,
             policy,
@@ -342,17 +388,23 @@ class CausalVideoPipeline(DiffusionPipeline):
             samples=samples,
             prefix_latents=prefix_latents,
             keep_rotated=keep_rotated,
+            execution=execution,
         )
         if latents:
             yield from chunks
             return
-        decoder = StreamingDecoder(self.vae, tile=tile)
+        decoder = self.decoder(tile=tile, execution=execution)
+
+        def decode(chunk: Tensor) -> Tensor:
+            return to_uint8(decoder.decode(chunk)).cpu()
+
+        each = overlapped if self._overlaps(execution) else _one_by_one
         left = plan.num_frames
-        for chunk in chunks:
-            frames = to_uint8(decoder.decode(chunk))[:, :left]
+        for frames in each(chunks, decode):
+            frames = frames[:, :left]
             left -= frames.shape[1]
             if frames.shape[1]:
-                yield frames.cpu()
+                yield frames
 
     def check_inputs(
         self,
@@ -406,3 +458,11 @@ class CausalVideoPipeline(DiffusionPipeline):
         frames = torch.cat(list(self.progress_bar(self.stream(prompt, **options))), dim=1)
         scaled = frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
         return CausalVideoOutput(self.video_processor.postprocess_video(scaled, output_type))
+
+
+def _one_by_one(
+    source: Generator[Tensor, None, None], work: Callable[[Tensor], Tensor]
+) -> Iterator[Tensor]:
+    """What `overlapped` does, in one thread."""
+    with closing(source):
+        yield from map(work, source)

@@ -103,6 +103,11 @@ def test_several_prompts_and_samples_go_into_a_folder(model: Path, tmp_path: Pat
         ([PROMPT, "--policy", "tethercache:recent=2,memory=16"], 2, "`recent` (2)"),
         ([PROMPT, "--policy", "fifo:window=30"], 2, "must not exceed the 21"),
         ([PROMPT, "--device", "abacus"], 2, "--device abacus"),
+        ([PROMPT, "--attention", "flash"], 2, "`flash` cannot be used on cpu"),
+        ([PROMPT, "--attention", "quick"], 2, "`attention` (quick) must be auto"),
+        ([PROMPT, "--overlap", "maybe"], 2, "`overlap` (maybe) must be auto, on or off"),
+        ([PROMPT, "--decoder", "taehv"], 2, "`decoder` (taehv) must be vae or preview"),
+        ([PROMPT, "--vae-dtype", "int8"], 2, "'--vae-dtype'"),
         ([PROMPT, "--prompts", "prompts.txt"], 2, "one of the two"),
         ([PROMPT, "-o", "video.avi"], 2, "must end in .mp4"),
         ([PROMPT, "-o", "nowhere/video.mp4"], 1, "no such folder"),
@@ -129,6 +134,50 @@ def test_a_failure_is_one_line_and_leaves_nothing(
     assert line.startswith("error: ")
     assert message in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_how_it_is_computed_is_printed_and_what_matters_of_it_is_recorded(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def make(name: str, *options: str) -> tuple[str, dict[str, object]]:
+        given = (PROMPT, "--model", model, "--latent-frames", 9, "-o", tmp_path / name)
+        assert generate(*given, "--device", "cpu", *options) == 0
+        sidecar = read_sidecar(tmp_path / name)
+        frames[name] = sidecar.frames_hash
+        return capsys.readouterr().err, dict(sidecar.settings)
+
+    frames: dict[str, str] = {}
+    said, plain = make("plain.mp4", "--overlap", "off")
+    assert "attention native" in said
+    assert "overlapped" not in said
+    said, overlapped = make("overlapped.mp4", "--overlap", "on")
+    assert "overlapped" in said
+    assert overlapped == plain
+    assert frames["overlapped.mp4"] == frames["plain.mp4"]
+    _, preview = make("preview.mp4", "--decoder", "preview")
+    assert preview == plain | {"decoder": "preview"}
+    _, other = make("other.mp4", "--vae-dtype", "bfloat16", "--channels-last")
+    assert other == plain | {"vae_dtype": "bfloat16", "channels_last": True}
+    assert len(set(frames.values())) == 3
+
+
+def test_a_missing_compiler_is_one_line(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from torch._inductor import cpp_builder, exc
+
+    def missing() -> str:
+        raise exc.InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", missing)
+    options = ("--model", model, "--device", "cpu", "--compile", "-o", tmp_path / "x.mp4")
+    assert generate(PROMPT, *options) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: --compile needs a C++ compiler")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_existing_file_is_refused_unless_told(

@@ -56,7 +56,7 @@ class NaiveSession:
         self.first = False
 
     @contextmanager
-    def context_pass(self) -> Iterator[None]:
+    def context_pass(self, *, output: bool = True) -> Iterator[None]:
         self.context = True
         yield
         self.first = False

@@ -6,9 +6,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from tests.oracles.whole_decode import whole_decode
-from tethercache.video import StreamingDecoder, TileSize, to_uint8
+from tethercache.video import StreamingDecoder, TileSize, channels_last, to_uint8
 
 VARIANTS = ("wan2.1", "wan2.2")
 
@@ -189,3 +190,29 @@ def test_frames_become_bytes_by_rounding() -> None:
         assert result.dtype == torch.uint8
         assert result.is_contiguous()
         assert torch.equal(result[1, 4, ..., 2].flatten(), levels.to(torch.uint8))
+
+
+def test_channels_last_is_a_layout_and_changes_no_number(vae: AutoencoderKLWan) -> None:
+    z = latents(3)
+    before = streamed(StreamingDecoder(vae), z, [1, 2])
+    state = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+    channels_last(vae)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in vae.state_dict().items())
+    weight = vae.decoder.conv_in.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert not weight.is_contiguous()
+    assert_equal(streamed(StreamingDecoder(vae), z, [1, 2]), before)
+
+
+def test_a_compiled_decoder_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.compiler.reset()
+    vae = toy_vae("wan2.1")
+    counter = CompileCounterWithBackend("eager")
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **o: compile_(model, backend=counter, **o))
+    z = latents(6)
+    expected = streamed(StreamingDecoder(vae), z, [1, 2, 3])
+    assert torch.equal(streamed(StreamingDecoder(vae, compiled=True), z, [1, 2, 3]), expected)
+    compiled = counter.frame_count
+    assert torch.equal(streamed(StreamingDecoder(vae, compiled=True), z, [3, 3]), expected)
+    assert 0 < compiled == counter.frame_count <= 4

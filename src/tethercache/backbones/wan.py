@@ -28,10 +28,17 @@ from typing import Any
 
 import torch
 from diffusers.models import WanTransformer3DModel
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
-from tethercache.cache import LayerCache, Pass, PassKind, Policy, Rope, attend
+from tethercache.backbones.processors import (
+    OncePerPrompt,
+    OutsideSelfAttention,
+    OutsideTextAttention,
+    SelfAttention,
+    TextAttention,
+    UnlessDiscarded,
+)
+from tethercache.cache import LayerCache, Pass, PassKind, Policy, Rope, attend, remember
 
 DEFAULT_STREAM = "main"
 
@@ -75,6 +82,8 @@ class Session:
         self._frames = 0
         self._pass: PassKind | None = None
         self._broken = False
+        self.discarding = False
+        """Whether nothing behind the last block's commit is needed of the pass that is open."""
 
     def caches(self, stream: str = DEFAULT_STREAM) -> list[LayerCache]:
         """The layer caches of a stream, first block first."""
@@ -133,10 +142,20 @@ class Session:
             yield
 
     @contextmanager
-    def context_pass(self) -> Iterator[None]:
-        """Declare the pass on clean latents that commits the chunk; its output may be ignored."""
+    def context_pass(self, *, output: bool = True) -> Iterator[None]:
+        """Declare the pass on clean latents that commits the chunk.
+
+        Args:
+            output: whether the model's output is needed. If not, the last block stops after its
+                commit, which changes nothing in any cache, and the output may be NaN. (Models whose
+                layers carry offload hooks of their own are run whole: such hooks expect it.)
+        """
         with self._declared(PassKind.CONTEXT):
-            yield
+            self.discarding = not output and not _hooked(self._transformer)
+            try:
+                yield
+            finally:
+                self.discarding = False
 
     @contextmanager
     def _declared(self, kind: PassKind) -> Iterator[None]:
@@ -208,22 +227,24 @@ class Session:
 
     def self_attention(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, backend: str | None
-    ) -> Tensor:
-        """Attend to the cache of `layer`; all `[B, L, H, D]`, unrotated."""
+    ) -> Tensor | None:
+        """Write to the cache of `layer` and attend to it; all `[B, L, H, D]`, unrotated.
+
+        Returns:
+            The attention output, or None if it is not needed.
+        """
         stream = self._stream(self._selected)
         assert stream.rope is not None
         pass_ = Pass(stream.passes[-1], len(stream.passes) - 1, first=len(stream.passes) == 1)
-        return attend(
-            stream.layers[layer],
-            self.policy,
-            pass_,
-            query,
-            key,
-            value,
-            frames=self._frames,
-            rope=stream.rope,
-            backend=backend,
-        )
+        chunk = (stream.layers[layer], self.policy, pass_, query, key, value)
+        if self.discards(layer):
+            remember(*chunk, frames=self._frames, rope=stream.rope)
+            return None
+        return attend(*chunk, frames=self._frames, rope=stream.rope, backend=backend)
+
+    def discards(self, layer: int) -> bool:
+        """Whether the attention of `layer` has nothing more to do in this pass than to commit."""
+        return self.discarding and layer == len(self._transformer.blocks) - 1
 
     @property
     def text(self) -> list[tuple[Tensor, Tensor] | None]:
@@ -243,6 +264,20 @@ class Session:
         return Rope(config.attention_head_dim, height // rows, width // columns, device=device)
 
 
+def _hooked(transformer: WanTransformer3DModel) -> bool:
+    """Whether what is behind the last commit carries hooks of accelerate or diffusers.
+
+    Some of them fetch the weights of the module that is due next, so none may be left out.
+    """
+    tail = (*transformer.blocks[-1].children(), transformer.proj_out)
+    return any(
+        hasattr(module, hook)
+        for part in tail
+        for module in part.modules()
+        for hook in ("_hf_hook", "_diffusers_hook")
+    )
+
+
 def _version(tensor: Tensor) -> int:
     """How often a tensor was changed in place, where torch counts that."""
     if torch.compiler.is_compiling() or tensor.is_inference():
@@ -257,6 +292,8 @@ def attach(
     *,
     chunk_size: int | None = None,
     keep_rotated: bool = True,
+    attention: str | None = None,
+    compile_blocks: bool = False,
 ) -> Iterator[Session]:
     """Let `policy` decide what a Wan transformer remembers, inside a `with` block.
 
@@ -267,6 +304,10 @@ def attach(
             without it they are as many as the policy could ever need.
         keep_rotated: keep readable keys a second time, as attention reads them. Without it they are
             rotated in every pass, which takes time and saves a third of the cache.
+        attention: backend of diffusers' dispatcher, such as `_native_cudnn` or `flash`; None: the
+            one that `transformer.set_attention_backend` chose.
+        compile_blocks: let `torch.compile` make each block's own arithmetic faster. One compiled
+            code serves all blocks; the cache stays outside of it. Results differ by rounding.
 
     Yields:
         The session, through which chunks and passes are declared.
@@ -289,92 +330,27 @@ def attach(
     with ExitStack() as undo:
         undo.callback(transformer.register_forward_pre_hook(before, with_kwargs=True).remove)
         embedder = transformer.condition_embedder
-        undo.callback(setattr, embedder, "text_embedder", embedder.text_embedder)
-        embedder.text_embedder = _OncePerPrompt(session, embedder.text_embedder)
+        last, head = transformer.blocks[-1], transformer.proj_out
+        for owner, name, stand_in in (
+            (embedder, "text_embedder", OncePerPrompt(session, embedder.text_embedder)),
+            (last, "ffn", UnlessDiscarded(session, last.ffn)),
+            (transformer, "proj_out", UnlessDiscarded(session, head, head.out_features)),
+        ):
+            undo.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, stand_in)
         for layer, block in enumerate(transformer.blocks):
-            for attention, kind in ((block.attn1, _SelfAttention), (block.attn2, _TextAttention)):
-                undo.callback(setattr, attention, "processor", attention.processor)
-                attention.processor = kind(session, layer, attention.processor)
+            outside = compile_blocks or block._compiled_call_impl is not None
+            for at, kind in (
+                (block.attn1, OutsideSelfAttention if outside else SelfAttention),
+                (block.attn2, OutsideTextAttention if outside else TextAttention),
+            ):
+                undo.callback(setattr, at, "processor", at.processor)
+                at.processor = kind(session, layer, at.processor, attention)
+            if compile_blocks:
+                undo.callback(setattr, block, "_compiled_call_impl", block._compiled_call_impl)
+                # chunks come in one or two sizes, each worth code of its own
+                block.compile(dynamic=False)
         yield session
-
-
-class _OncePerPrompt(nn.Module):
-    """Stands in for the text MLP, whose result is the same in every pass."""
-
-    def __init__(self, session: Session, embedder: nn.Module) -> None:
-        super().__init__()
-        self.embedder = embedder
-        self._session = session
-
-    def forward(self, prompt_embeds: Tensor) -> Tensor:
-        return self._session.projected_text(self.embedder, prompt_embeds)
-
-
-class _Processor:
-    """What both processors share; the backend is what `set_attention_backend` chose."""
-
-    def __init__(self, session: Session, layer: int, replaced: Any) -> None:
-        self.session = session
-        self.layer = layer
-        self._attention_backend = getattr(replaced, "_attention_backend", None)
-        self._parallel_config = getattr(replaced, "_parallel_config", None)
-
-
-class _SelfAttention(_Processor):
-    """Self-attention of a chunk through the layer's cache."""
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        rotary_emb: object = None,
-    ) -> Tensor:
-        if attn.fused_projections:
-            query, key, value = attn.to_qkv(hidden_states).chunk(3, dim=-1)
-        else:
-            query, key, value = (
-                project(hidden_states) for project in (attn.to_q, attn.to_k, attn.to_v)
-            )
-        query, key, value = (
-            x.unflatten(-1, (attn.heads, -1)) for x in (attn.norm_q(query), attn.norm_k(key), value)
-        )
-        output = self.session.self_attention(self.layer, query, key, value, self._attention_backend)
-        return _project_out(attn, output)
-
-
-class _TextAttention(_Processor):
-    """Cross-attention whose keys and values are computed once a prompt."""
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        rotary_emb: object = None,
-    ) -> Tensor:
-        text = self.session.text
-        known = text[self.layer]
-        if known is None:
-            if attn.fused_projections:
-                key, value = attn.to_kv(encoder_hidden_states).chunk(2, dim=-1)
-            else:
-                key, value = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
-            known = text[self.layer] = (
-                attn.norm_k(key).unflatten(-1, (attn.heads, -1)),
-                value.unflatten(-1, (attn.heads, -1)),
-            )
-        query = attn.norm_q(attn.to_q(hidden_states)).unflatten(-1, (attn.heads, -1))
-        output = dispatch_attention_fn(query, *known, backend=self._attention_backend)
-        return _project_out(attn, output)
-
-
-def _project_out(attn: Any, output: Tensor) -> Tensor:
-    projection, dropout = attn.to_out
-    projected: Tensor = dropout(projection(output.flatten(2, 3)))
-    return projected
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The cache: tensors, the policy contract, and the attention that joins them to a backbone."""
 
-from tethercache.cache.attention import attend
+from tethercache.cache.attention import attend, remember
 from tethercache.cache.layer_cache import EMPTY, Admission, FrameStats, LayerCache
 from tethercache.cache.policy import Pass, PassKind, Policy, Read, Room
 from tethercache.cache.rope import Rope, Rotation
@@ -18,4 +18,5 @@ __all__ = [
     "Rope",
     "Rotation",
     "attend",
+    "remember",
 ]

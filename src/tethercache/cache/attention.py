@@ -6,12 +6,12 @@ Axes: B samples, L = F x T tokens, H heads, D channels a head.
 from __future__ import annotations
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from torch import Tensor
 
 from tethercache.cache.layer_cache import LayerCache
 from tethercache.cache.policy import Pass, Policy, Read
-from tethercache.cache.rope import Rope
+from tethercache.cache.rope import Rope, Rotation
 
 
 def attend(
@@ -37,10 +37,42 @@ def attend(
         value: values, same shape.
         frames: latent frames in the chunk (F).
         rope: rotary embedding of the token grid.
-        backend: attention backend of diffusers' dispatcher; None for its active one.
+        backend: attention backend of diffusers' dispatcher; None for its active one. A policy's
+            additive bias always takes PyTorch's own, as the others know none.
 
     Returns:
         The attention output `[B, L, H, D]`.
+    """
+    read, now = remember(cache, policy, pass_, query, key, value, frames=frames, rope=rope)
+    if cache.keep_rotated:
+        keys = cache.rotated[:, : cache.readable]
+    else:
+        keys = cache.rotate_on_read(read.position, rope)
+    turned_query = now(query.unflatten(1, (frames, -1))).flatten(1, 2)
+    seen_key, seen_value, bias = _seen(cache, keys, read)
+    if bias is not None and backend is not None:
+        backend = AttentionBackendName.NATIVE
+    output: Tensor = dispatch_attention_fn(
+        turned_query, seen_key, seen_value, attn_mask=bias, backend=backend
+    )
+    return output
+
+
+def remember(
+    cache: LayerCache,
+    policy: Policy,
+    pass_: Pass,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    frames: int,
+    rope: Rope,
+) -> tuple[Read, Rotation]:
+    """Write the chunk and let the policy act: all of `attend` but the attention; see there.
+
+    Returns:
+        How this pass reads the cache, and the rotation of the chunk's own frames.
     """
     key, value = key.unflatten(1, (frames, -1)), value.unflatten(1, (frames, -1))
     cache.allocate(key)
@@ -61,16 +93,7 @@ def attend(
         cache.rotated[cache.rows, cache.current] = now(key)
         for slots in moved:
             cache.rotate(slots, read.position.gather(1, slots), rope)
-        keys = cache.rotated[:, : cache.readable]
-    else:
-        keys = cache.rotate_on_read(read.position, rope)
-
-    turned_query = now(query.unflatten(1, (frames, -1))).flatten(1, 2)
-    seen_key, seen_value, bias = _seen(cache, keys, read)
-    output: Tensor = dispatch_attention_fn(
-        turned_query, seen_key, seen_value, attn_mask=bias, backend=backend
-    )
-    return output
+    return read, now
 
 
 def _seen(cache: LayerCache, keys: Tensor, read: Read) -> tuple[Tensor, Tensor, Tensor | None]:

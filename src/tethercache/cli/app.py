@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from tethercache import __version__
+from tethercache.cli.bench import bench
 from tethercache.cli.doctor import doctor
 from tethercache.cli.eval import evaluate
 from tethercache.cli.failures import Debug, report
@@ -30,6 +31,7 @@ app.command()(generate)
 app.command("eval")(evaluate)
 app.command()(policies)
 app.command()(doctor)
+app.command()(bench)
 app.add_typer(models, name="models")
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import importlib.util
 import platform
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -21,16 +20,7 @@ from tethercache.evaluation.vbench_weights import WEIGHTS, missing_weights
 from tethercache.models import BASE, PRESETS, SHIPPED, base_lacks
 from tethercache.policies import POLICIES
 
-if TYPE_CHECKING:
-    pass
-
 _LIBRARIES = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "av", "peft")
-_BACKENDS = {
-    "flash_attn": "flash",
-    "flash_attn_interface": "_flash_3",
-    "sageattention": "sage",
-    "xformers": "xformers",
-}
 
 
 def doctor(
@@ -56,7 +46,7 @@ def doctor(
     row("device", f"{_device_name(device)}, {_gb(free)} of {_gb(total)} memory free")
     disk = shutil.disk_usage(".")
     row("disk", f"{disk.free / 1e9:.1f} GB free here")
-    row("attention", ", ".join(_attention(device)))
+    row("attention", _attention(device))
     for name, folder in SHIPPED.items():
         here = (folder / "model_index.json").is_file()
         row("model", f"{name}: {'present' if here else f'missing, expected in {folder}'}")
@@ -115,24 +105,14 @@ def _device_name(device: str) -> str:
     return f"{device} ({torch.get_num_threads()} threads)" if device == "cpu" else device
 
 
-def _attention(device: str) -> list[str]:
-    """Backends of diffusers' dispatcher that could be used here; the first is what is used."""
+def _attention(device: str) -> str:
+    """The attention backends that work here, and which one `auto` takes."""
     import torch
 
-    backends = ["native (PyTorch's fused attention)"]
-    if device.startswith("cuda"):
-        switches = torch.backends.cuda
-        backends += [
-            f"_native_{name}"
-            for name, enabled in (
-                ("flash", switches.flash_sdp_enabled()),
-                ("efficient", switches.mem_efficient_sdp_enabled()),
-                ("cudnn", switches.cudnn_sdp_enabled()),
-            )
-            if enabled
-        ]
-        backends += [name for module, name in _BACKENDS.items() if importlib.util.find_spec(module)]
-    return backends
+    from tethercache.execution import usable_attention
+
+    usable = usable_attention(device, getattr(torch, formats(device)[0]))
+    return f"{', '.join(usable)}; auto takes {usable[0]}"
 
 
 def _state(missing: list[str]) -> str:

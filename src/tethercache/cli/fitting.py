@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tethercache.cli.device import free_memory
 from tethercache.errors import NotEnoughMemoryError
@@ -37,9 +37,11 @@ def parse_vram(text: str) -> int | None:
 
 
 def choose(
-    parts: Parts, policy: Policy, device: str, dtype: str | None, vram: int | None
+    parts: Parts, policy: Policy, device: str, dtype: str | None, vram: int | None, **extra: Any
 ) -> tuple[str, Placement]:
     """The number format, `dtype` or the first in which a generation fits, and how it fits.
+
+    The arguments are those of `check_memory`.
 
     Raises:
         NotEnoughMemoryError: if it fits in none; see `check_memory`.
@@ -47,12 +49,19 @@ def choose(
     *others, last = (dtype,) if dtype else formats(device)
     for number_format in others:
         with suppress(NotEnoughMemoryError):
-            return number_format, check_memory(parts, policy, device, number_format, vram)
-    return last, check_memory(parts, policy, device, last, vram)
+            return number_format, check_memory(parts, policy, device, number_format, vram, **extra)
+    return last, check_memory(parts, policy, device, last, vram, **extra)
 
 
 def check_memory(
-    parts: Parts, policy: Policy, device: str, dtype: str, vram: int | None
+    parts: Parts,
+    policy: Policy,
+    device: str,
+    dtype: str,
+    vram: int | None,
+    *,
+    vae_dtype: str | None = None,
+    overlap: tuple[bool, ...] = (False,),
 ) -> Placement:
     """Choose where the text encoder works and how to decode, so that a generation fits.
 
@@ -62,6 +71,8 @@ def check_memory(
         device: where to compute.
         dtype: number format of weights and cache.
         vram: bytes to stay within; None: what is free on the device.
+        vae_dtype: number format of the VAE; None: the same.
+        overlap: whether to decode beside denoising: what may be chosen, the preferred first.
 
     Raises:
         NotEnoughMemoryError: with the numbers, and with a smaller memory that would fit.
@@ -84,6 +95,8 @@ def check_memory(
             element=element,
             reserve=reserve,
             offload=device != "cpu",
+            vae_element=BYTES[vae_dtype] if vae_dtype else None,
+            overlap=overlap,
         )
 
     if limit is None:  # the system does not tell; trust that it fits

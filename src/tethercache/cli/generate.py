@@ -9,7 +9,8 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
@@ -32,10 +33,18 @@ from tethercache.cli.inputs import (
     read_prefix,
 )
 from tethercache.evaluation import need
+from tethercache.execution import (
+    ATTENTION,
+    Execution,
+    choose_attention,
+    overlap_choices,
+    require_compiler,
+)
 from tethercache.models import Settings, fetch, find
 from tethercache.policies import POLICIES
 
 DEFAULT_SECONDS = 10.0
+_SPEED = "Speed"
 
 
 class DType(str, Enum):
@@ -129,6 +138,54 @@ def generate(
         str,
         typer.Option(metavar="12|16|24|auto", help="GB to stay within; auto: what is free."),
     ] = "auto",
+    attention: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(("auto", *ATTENTION)),
+            help="Attention backend; auto: by what is installed and what the device can do.",
+            rich_help_panel=_SPEED,
+        ),
+    ] = "auto",
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile transformer and decoder first: minutes once, for long videos.",
+            rich_help_panel=_SPEED,
+        ),
+    ] = False,
+    overlap: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|on|off",
+            help="Decode a chunk while the next is denoised; auto: on a GPU, and on a CPU with "
+            "twice as many cores as threads. The frames stay the same.",
+            rich_help_panel=_SPEED,
+        ),
+    ] = "auto",
+    decoder: Annotated[
+        str,
+        typer.Option(
+            metavar="vae|preview",
+            help="preview: decode the first chunk only; then one colour for each latent cell (8x8 "
+            "pixels of 4 frames), a rough picture at next to no cost.",
+            rich_help_panel=_SPEED,
+        ),
+    ] = "vae",
+    vae_dtype: Annotated[
+        DType | None,
+        typer.Option(
+            help="Number format of the VAE.", show_default="as --dtype", rich_help_panel=_SPEED
+        ),
+    ] = None,
+    channels_last: Annotated[
+        bool,
+        typer.Option(
+            "--channels-last",
+            help="Memory layout of the VAE's convolutions, faster on some GPUs.",
+            rich_help_panel=_SPEED,
+        ),
+    ] = False,
     watch_drift: Annotated[
         bool, typer.Option("--watch-drift", help="Say while it is made how far the video drifts.")
     ] = False,
@@ -146,8 +203,10 @@ def generate(
     from tethercache.backbones.lora import require_peft
     from tethercache.pipeline import plan_video
     from tethercache.video import TileSize
+    from tethercache.video import channels_last as lay_out
     from tethercache.video.writer import check_target
 
+    execution = Execution(attention, compiled, overlap, decoder)
     texts = _read_prompts(prompt, prompts)
     if num_samples < 1:
         raise ValueError(f"--num-samples ({num_samples}) must be at least 1")
@@ -168,6 +227,8 @@ def generate(
     if watch_drift:
         need("eval")
     place = pick_device(device)
+    if compiled:
+        require_compiler(place)
     jobs = _jobs(texts, num_samples, output)
     for job in jobs:
         check_target(job.path, overwrite=overwrite)
@@ -176,11 +237,25 @@ def generate(
     _quiet_libraries()
     parts = fetch(found, weights_dir)
     plan = plan_video(parts.settings, chosen, prefix=prefix_latents(clip, parts.settings), **length)
-    number_format, placement = choose(parts, chosen, place, dtype and dtype.value, limit)
+    number_format, placement = choose(
+        parts,
+        chosen,
+        place,
+        dtype and dtype.value,
+        limit,
+        vae_dtype=vae_dtype and vae_dtype.value,
+        overlap=overlap_choices(execution, place),
+    )
 
     import torch
 
     from tethercache.pipeline import CausalVideoPipeline
+
+    execution = replace(
+        execution,
+        attention=choose_attention(attention, place, getattr(torch, number_format)),
+        overlap="on" if placement.overlap else "off",
+    )
 
     pipe = CausalVideoPipeline.from_pretrained(
         parts, loras=loras, torch_dtype=getattr(torch, number_format)
@@ -191,7 +266,15 @@ def generate(
         embeds = {text: pipe.encode_prompt([text]).to(place) for text in dict.fromkeys(texts)}
     pipe.register_modules(text_encoder=None)
     pipe.to(place)
-    options: dict[str, Any] = {**length, "keep_rotated": placement.keep_rotated}
+    if vae_dtype is not None:
+        pipe.vae.to(getattr(torch, vae_dtype.value))
+    if channels_last:
+        lay_out(pipe.vae)
+    options: dict[str, Any] = {
+        **length,
+        "keep_rotated": placement.keep_rotated,
+        "execution": execution,
+    }
     if clip is not None:
         options["prefix_latents"] = encode_prefix(pipe.vae, clip, pipe.settings)
     if (tiles := placement.tiles) is not None:
@@ -204,13 +287,16 @@ def generate(
         device=str(place),
         dtype=number_format,
         settings=pipe.settings,
-        extras=describe_extras(loras, prefix, tiles),
+        extras=describe_extras(loras, prefix, tiles)
+        | _describe(execution, vae_dtype and vae_dtype.value, channels_last),
         watch_drift=watch_drift,
     )
     console = Console(stderr=True)
     console.print(
         f"policy [bold]{POLICIES.spec(chosen)}[/] · model {model} · seed {seed} · {place} "
-        f"{number_format} · {plan.num_frames} frames at {pipe.settings.fps} fps",
+        f"{number_format} · attention {execution.attention}"
+        f"{' · compiled' * compiled}{' · overlapped' * placement.overlap} · "
+        f"{plan.num_frames} frames at {pipe.settings.fps} fps",
         highlight=False,
         soft_wrap=True,
     )
@@ -273,16 +359,17 @@ def _make(
         height=settings.height,
         overwrite=overwrite,
     ) as writer:
-        chunks = pipe.stream(
+        stream = pipe.stream(
             job.prompt, policy=policy, seed=record.seed, samples=[job.sample], **options
         )
-        for chunk in chunks:
-            writer.write(chunk[0])
-            hasher.update(chunk[0])
-            if watch is not None:
-                watch.update(chunk[0].numpy())
-                progress.update(task, drift=f"· {watch.status()}" if watch.status() else "")
-            progress.update(task, advance=1, frames=writer.num_frames)
+        with closing(stream) as chunks:
+            for chunk in chunks:
+                writer.write(chunk[0])
+                hasher.update(chunk[0])
+                if watch is not None:
+                    watch.update(chunk[0].numpy())
+                    progress.update(task, drift=f"· {watch.status()}" if watch.status() else "")
+                progress.update(task, advance=1, frames=writer.num_frames)
     wall = time.perf_counter() - started
     drift = {} if watch is None else {"drift": watch.summary()}
     write_sidecar(
@@ -328,6 +415,15 @@ def _make(
         "frames_hash": hasher.frames_hash,
         **drift,
     }
+
+
+def _describe(execution: Execution, vae_dtype: str | None, channels_last: bool) -> dict[str, Any]:
+    """What of the execution decides about the frames, where it is not the plainest."""
+    plain = {"attention": "native", "compile": False, "decoder": "vae"}
+    used = {name: getattr(execution, name) for name in plain}
+    used |= {"vae_dtype": vae_dtype, "channels_last": channels_last}
+    plain |= {"vae_dtype": None, "channels_last": False}
+    return {name: value for name, value in used.items() if value != plain[name]}
 
 
 def _drift_watch(fps: int) -> Any:

@@ -77,6 +77,6 @@ def rollout(
 
                 latents = denoise(predict_flow, draw, steps)
                 committed_at = context_noise
-            with session.context_pass():
+            with session.context_pass(output=False):
                 call(latents, committed_at)
         yield latents

@@ -1,7 +1,9 @@
 """Latents to a finished video: streaming decode, an mp4 that plays while it grows, its record."""
 
-from tethercache.video.decode import StreamingDecoder, TileSize, to_uint8
+from tethercache.video.decode import StreamingDecoder, TileSize, channels_last, to_uint8
 from tethercache.video.files import DiskFullError
+from tethercache.video.overlap import overlapped
+from tethercache.video.preview import PreviewDecoder
 from tethercache.video.reader import (
     UnreadableVideoError,
     VideoInfo,
@@ -22,6 +24,7 @@ from tethercache.video.writer import VideoWriter, check_target
 __all__ = [
     "DiskFullError",
     "FrameHasher",
+    "PreviewDecoder",
     "Sidecar",
     "SidecarError",
     "StreamingDecoder",
@@ -29,7 +32,9 @@ __all__ = [
     "UnreadableVideoError",
     "VideoInfo",
     "VideoWriter",
+    "channels_last",
     "check_target",
+    "overlapped",
     "probe",
     "read_frames",
     "read_sidecar",

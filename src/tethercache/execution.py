@@ -1,0 +1,182 @@
+"""How a video is computed: attention backend, compiled code, decoding beside denoising.
+
+None of this changes what is computed, but for rounding, and for the preview, which says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tethercache.errors import MissingToolError
+
+if TYPE_CHECKING:
+    import torch
+
+ATTENTION = {
+    "native": "native",
+    "flash3": "_flash_3",
+    "cudnn": "_native_cudnn",
+    "flash": "flash",
+    "sage": "sage",
+}
+"""Backends by our names, and what diffusers' dispatcher calls them."""
+
+_SAME = 0.05  # of values of variance 1; Sage quantises
+
+# what a backend raises where it cannot be used
+_UNUSABLE = (RuntimeError, ValueError, TypeError, ImportError, AttributeError, AssertionError)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a video is computed.
+
+    Args:
+        attention: `auto`, or one of `ATTENTION`; see `choose_attention`.
+        compile: compile the transformer's blocks and the decoder with `torch.compile`. It takes a
+            minute or more once, and pays for long videos.
+        overlap: `on`: decode a chunk while the next one is denoised; `off`: one after the other;
+            `auto`: where it pays, see `overlap_choices`. The frames are the same to the last bit.
+        decoder: `vae`, or `preview`: only the first chunk is decoded; from then on each latent
+            cell (8x8 pixels of 4 frames) is one colour, which takes next to no time.
+    """
+
+    attention: str = "auto"
+    compile: bool = False
+    overlap: str = "auto"
+    decoder: str = "vae"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("attention", ("auto", *ATTENTION)),
+            ("overlap", ("auto", "on", "off")),
+            ("decoder", ("vae", "preview")),
+        ):
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(
+                    f"`{name}` ({value}) must be {', '.join(allowed[:-1])} or {allowed[-1]}"
+                )
+
+
+def choose_attention(
+    name: str, device: torch.device | str, dtype: torch.dtype, head_dim: int = 128
+) -> str:
+    """The attention backend to use, one of `ATTENTION`.
+
+    A backend can be used if it is installed and a small attention through it comes out right here.
+    On a CPU that is PyTorch's own. On a GPU in 16 bits, `auto` prefers FlashAttention 3 and cuDNN
+    from compute capability 9.0 on, the first of them on 9.x alone; then FlashAttention 2; then
+    PyTorch's own. Sage, which quantises, is used only if it is asked for by name. (This order
+    follows the vendors' claims; it was not measured here.)
+
+    Args:
+        name: `auto` or one of `ATTENTION`.
+        device: where attention is computed.
+        dtype: of queries, keys and values.
+        head_dim: channels of an attention head.
+
+    Raises:
+        ValueError: if the one asked for cannot be used here, with the reason.
+    """
+    import torch
+
+    if name == "auto":
+        return usable_attention(device, dtype, head_dim)[0]
+    if reason := _obstacle(name, torch.device(device), dtype, head_dim):
+        raise ValueError(f"the attention `{name}` cannot be used on {device}: {reason}")
+    return name
+
+
+def usable_attention(
+    device: torch.device | str, dtype: torch.dtype, head_dim: int = 128
+) -> list[str]:
+    """The attention backends that can be used, the one that `auto` takes first."""
+    import torch
+
+    place = torch.device(device)
+    usable = [name for name in ATTENTION if not _obstacle(name, place, dtype, head_dim)]
+    preferred = ["native"]
+    if place.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(place)
+        preferred = ["flash3"] * (major == 9) + ["cudnn"] * (major >= 9) + ["flash", "native"]
+    first = next(name for name in preferred if name in usable or name == "native")
+    return [first, *(name for name in usable if name != first)]
+
+
+def _obstacle(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """Why a backend cannot be used, in one line; empty if it can."""
+    import torch
+    from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
+
+    if name == "native":
+        return ""
+    if device.type != "cuda":
+        return "it needs a CUDA device"
+    if dtype not in (torch.bfloat16, torch.float16):
+        return f"it needs bfloat16 or float16, not {str(dtype).removeprefix('torch.')}"
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(1, 128, 2, head_dim, generator=generator).to(device, dtype)
+    try:
+        with attention_backend(ATTENTION[name]), torch.no_grad():
+            got = dispatch_attention_fn(query, query, query)
+        expected = dispatch_attention_fn(query, query, query, backend="native")
+        wrong = (got.float() - expected.float()).abs().mean().item()
+    except _UNUSABLE as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return "" if wrong < _SAME else f"its results are wrong (by {wrong:.2g} on average)"
+
+
+def overlap_choices(execution: Execution, device: torch.device | str) -> tuple[bool, ...]:
+    """Whether to decode beside denoising: what may be chosen, the preferred first."""
+    if execution.overlap != "auto":
+        return (execution.overlap == "on",)
+    pays = execution.decoder == "vae" and overlap_pays(device)
+    return (True, False) if pays else (False,)
+
+
+def overlap_pays(device: torch.device | str) -> bool:
+    """Whether decoding beside denoising is faster than one after the other.
+
+    On a GPU it is worth a second stream. On a CPU, PyTorch's operations take all threads of its
+    pool anyway, and two of them at a time would only disturb each other: it pays where the cores
+    are at least twice the threads (`OMP_NUM_THREADS`, `torch.set_num_threads`). The number of
+    threads itself is never changed, because results depend on it in the last bit.
+    """
+    import torch
+
+    kind = torch.device(device).type
+    if kind != "cpu":
+        return kind == "cuda"
+    return cores() >= 2 * torch.get_num_threads()
+
+
+def cores() -> int:
+    """The number of processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def require_compiler(device: torch.device | str) -> None:
+    """Raise `MissingToolError` if `torch.compile` cannot make code for a device here."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            raise MissingToolError(
+                "--compile needs triton on a GPU: pip install triton, or leave --compile out"
+            )
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise MissingToolError(
+            "--compile needs a C++ compiler on a CPU: install g++ (or name another one in the "
+            "environment variable CXX), or leave --compile out"
+        ) from None

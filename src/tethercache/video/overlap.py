@@ -1,0 +1,55 @@
+"""Work on a stream of tensors beside the making of it: one chunk is decoded, the next denoised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+
+import torch
+from torch import Tensor
+
+
+def overlapped(
+    source: Generator[Tensor, None, None], work: Callable[[Tensor], Tensor]
+) -> Iterator[Tensor]:
+    """Yield `work(item)` for every item of `source`, in order.
+
+    While the caller's thread makes an item, one other thread works on the item before. On a GPU it
+    does so on a stream of its own, which first waits for what made the item. At most one item waits
+    for its result. An error on either side ends both and is raised here; when this generator is
+    closed or interrupted, `source` is closed and the thread has ended.
+
+    Args:
+        source: makes the items; closed in any case.
+        work: is never run twice at the same time, and sees the items in their order.
+    """
+    streams: dict[torch.device, torch.cuda.Stream] = {}
+
+    @torch.no_grad()
+    def run(item: Tensor, made: torch.cuda.Event | None) -> Tensor:
+        if made is None:
+            return work(item)
+        if item.device not in streams:
+            streams[item.device] = torch.cuda.Stream(item.device)
+        stream = streams[item.device]
+        with torch.cuda.stream(stream):
+            stream.wait_event(made)
+            result = work(item)
+            stream.synchronize()  # so that nothing of `item` is read once this thread lets go of it
+        return result
+
+    with closing(source), ThreadPoolExecutor(1, thread_name_prefix="decode") as thread:
+        waiting: Future[Tensor] | None = None
+        for item in source:
+            made = None
+            if item.is_cuda:
+                with torch.cuda.device(item.device):
+                    made = torch.cuda.current_stream().record_event()
+            result = None if waiting is None else waiting.result()
+            waiting = thread.submit(run, item, made)
+            del item
+            if result is not None:
+                yield result
+        if waiting is not None:
+            yield waiting.result()

@@ -1,0 +1,96 @@
+"""Which attention, which compiler, which overlap: by what is here, and in one line where not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tethercache import execution
+from tethercache.errors import MissingToolError
+from tethercache.execution import (
+    ATTENTION,
+    Execution,
+    choose_attention,
+    overlap_choices,
+    require_compiler,
+    usable_attention,
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"attention": "flash9"}, "`attention` .flash9. must be auto, native, .* or sage"),
+        ({"overlap": "yes"}, "`overlap` .yes. must be auto, on or off"),
+        ({"decoder": "taehv"}, "`decoder` .taehv. must be vae or preview"),
+    ],
+)
+def test_unknown_choices_are_refused(given: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Execution(**given)
+
+
+def test_every_backend_is_one_of_the_dispatcher() -> None:
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    known = {backend.value for backend in AttentionBackendName}
+    assert set(ATTENTION.values()) <= known
+
+
+def test_on_a_cpu_attention_is_the_native_one() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        assert usable_attention("cpu", dtype) == ["native"]
+        assert choose_attention("auto", "cpu", dtype) == "native"
+    for name in set(ATTENTION) - {"native"}:
+        with pytest.raises(ValueError, match=f"`{name}` cannot be used on cpu: it needs a CUDA"):
+            choose_attention(name, "cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("capability", "works", "expected"),
+    [
+        ((9, 0), {"flash3", "cudnn", "flash", "sage"}, "flash3"),
+        ((9, 0), {"cudnn", "flash"}, "cudnn"),
+        ((10, 0), {"flash3", "cudnn"}, "cudnn"),
+        ((8, 0), {"flash3", "cudnn", "flash"}, "flash"),
+        ((8, 9), {"cudnn", "sage"}, "native"),
+        ((7, 5), set(), "native"),
+    ],
+)
+def test_auto_takes_the_best_that_works(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], works: set[str], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(
+        execution,
+        "_obstacle",
+        lambda name, *_: "" if name in works | {"native"} else "not installed",
+    )
+    usable = usable_attention("cuda", torch.bfloat16)
+    assert usable[0] == expected == choose_attention("auto", "cuda", torch.bfloat16)
+    assert set(usable) == works | {"native"}
+
+
+def test_overlap_pays_where_cores_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    for cores, expected in ((2 * threads, (True, False)), (2 * threads - 1, (False,))):
+        monkeypatch.setattr(execution, "cores", lambda cores=cores: cores)
+        assert overlap_choices(Execution(), "cpu") == expected
+        assert overlap_choices(Execution(decoder="preview"), "cpu") == (False,)
+        assert overlap_choices(Execution(overlap="on"), "cpu") == (True,)
+        assert overlap_choices(Execution(overlap="off"), "cuda") == (False,)
+    assert overlap_choices(Execution(), "cuda") == (True, False)
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import cpp_builder, exc
+
+    def missing() -> str:
+        raise exc.InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", missing)
+    with pytest.raises(MissingToolError, match=r"install g\+\+"):
+        require_compiler("cpu")
+    monkeypatch.setattr(execution.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingToolError, match="pip install triton"):
+        require_compiler("cuda")
