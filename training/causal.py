@@ -12,8 +12,9 @@ heads, D head width.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.nn.functional as nnf
 from diffusers import WanTransformer3DModel
 
 SIGMAS = (1.0, 0.9375, 0.8333333, 0.625)  # the four noise levels of the few-step sampler (shift 5)
@@ -32,26 +33,38 @@ def stream_mask(chunks: torch.Tensor, streams: torch.Tensor) -> torch.Tensor:
 class StreamAttention:
     """Self-attention processor with a mask and explicit positions (one for all blocks)."""
 
-    def __init__(self, chunk_size: int) -> None:
-        self.chunk_size = chunk_size
-        self.frames: torch.Tensor | None = None
-        self.streams: torch.Tensor | None = None
-        self._masks: dict[tuple[object, ...], torch.Tensor] = {}
+    def __init__(self, chunk_size: int, rope: torch.nn.Module) -> None:
+        self.chunk_size, self.rope = chunk_size, rope
+        self.committed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.caches = self.commits = False
+        self.mask: torch.Tensor | None = None
+        self.cos = self.sin = torch.empty(0)
+        self._known: dict[tuple[object, ...], Any] = {}
 
-    def declare(self, frames: list[int], streams: list[int]) -> None:
-        """Position and stream of each latent frame of the next calls."""
-        self.frames, self.streams = torch.tensor(frames), torch.tensor(streams)
+    def declare(
+        self, frames: list[int], streams: list[int], grid: tuple[int, int], device: torch.device
+    ) -> None:
+        """Set what the next calls need: position and stream of each latent frame.
 
-    def mask(self, tokens: int, device: torch.device) -> torch.Tensor:
-        """Additive float mask `[L, L]` for the declared frames, `tokens` tokens each."""
-        assert self.frames is not None
-        assert self.streams is not None
-        key = (tuple(self.frames.tolist()), tuple(self.streams.tolist()), tokens, device)
-        if key not in self._masks:
-            chunks = (self.frames // self.chunk_size).repeat_interleave(tokens)
-            seen = stream_mask(chunks, self.streams.repeat_interleave(tokens))
-            self._masks[key] = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf).to(device)
-        return self._masks[key]
+        `grid` is a frame's rows and columns of tokens. Sets the additive float mask `[L, L]` (None
+        if every token sees every other, as in a chunk on its own) and the cosines and sines
+        `[1, L, 1, D/2]` of the positions.
+        """
+        key = (tuple(frames), tuple(streams), grid, device)
+        if key not in self._known:
+            position, stream = torch.tensor(frames), torch.tensor(streams)
+            tokens = grid[0] * grid[1]
+            chunks = (position // self.chunk_size).repeat_interleave(tokens)
+            seen = stream_mask(chunks, stream.repeat_interleave(tokens))
+            mask = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf).to(device)
+            _, rows, columns = self.rope.patch_size
+            cos, sin = self.rope(
+                torch.empty(0, 0, max(frames) + 1, grid[0] * rows, grid[1] * columns)
+            )
+            index = (position[:, None] * tokens + torch.arange(tokens)).flatten().to(cos.device)
+            angles = (cos[:, index, :, 0::2].to(device), sin[:, index, :, 1::2].to(device))
+            self._known[key] = (None if seen.all() else mask, *angles)
+        self.mask, self.cos, self.sin = self._known[key]
 
     def __call__(
         self,
@@ -62,37 +75,79 @@ class StreamAttention:
         rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Attend: `[B, L, H*D] -> [B, L, H*D]`."""
-        assert self.frames is not None
-        assert rotary_emb is not None
-        tokens = hidden_states.shape[1] // len(self.frames)
         query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
         key = attn.norm_k(attn.to_k(hidden_states)).unflatten(2, (attn.heads, -1))
         value = attn.to_v(hidden_states).unflatten(2, (attn.heads, -1))
-        index = (self.frames[:, None] * tokens + torch.arange(tokens)).flatten()
-        cos, sin = (x[:, index] for x in rotary_emb)
-        turn = torch.complex(cos[..., 0::2].float(), sin[..., 1::2].float())
-        query, key = _rotate(query, turn), _rotate(key, turn)
-        out = nnf.scaled_dot_product_attention(
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-            attn_mask=self.mask(tokens, value.device),
-        )
-        return attn.to_out[0](out.transpose(1, 2).flatten(2))
+        query, key = rotate(query, self.cos, self.sin), rotate(key, self.cos, self.sin)
+        if self.caches:
+            key, value = self._with_past(id(attn), key, value)
+        return attn.to_out[0](attend(query, key, value, self.mask))
+
+    def _with_past(
+        self, layer: int, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values `[B, L, H, D]` behind those of the committed frames."""
+        if layer in self.committed:
+            past_key, past_value = self.committed[layer]
+            key, value = torch.cat([past_key, key], 1), torch.cat([past_value, value], 1)
+        if self.commits:
+            self.committed[layer] = (key, value)
+        return key, value
 
 
-def _rotate(x: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-    """Rotary embedding: adjacent pairs of `[B, L, H, D]`, as complex numbers, times `turn`."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
-    return torch.view_as_real(pairs * turn).flatten(-2).type_as(x)
+class TextAttention:
+    """Cross-attention processor: every token sees every row of the prompt's embeddings."""
+
+    def __call__(
+        self,
+        attn: torch.nn.Module,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Attend: `[B, L, H*D]` to `[B, rows, H*D]`."""
+        query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
+        key = attn.norm_k(attn.to_k(encoder_hidden_states)).unflatten(2, (attn.heads, -1))
+        value = attn.to_v(encoder_hidden_states).unflatten(2, (attn.heads, -1))
+        return attn.to_out[0](attend(query, key, value, None))
+
+
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention of `[B, L, H, D]` written out, `[B, L, H*D]`.
+
+    For the few tokens of this model the backward pass of these products is 2 to 5 times faster on
+    CPU than that of `scaled_dot_product_attention`, which works in blocks.
+    """
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if mask is not None:
+        scores = scores + mask.to(scores.dtype)
+    return (scores.softmax(-1).to(value.dtype) @ value).transpose(1, 2).flatten(2)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding of adjacent pairs of `[B, L, H, D]` by angles `[1, L, 1, D/2]`."""
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1)
+    return turned.flatten(-2).type_as(x)
 
 
 def install(transformer: WanTransformer3DModel, chunk_size: int) -> StreamAttention:
     """Put one `StreamAttention` into every block's self-attention and return it."""
-    processor = StreamAttention(chunk_size)
+    processor, text_processor = StreamAttention(chunk_size, transformer.rope), TextAttention()
     for block in transformer.blocks:
         block.attn1.set_processor(processor)
+        block.attn2.set_processor(text_processor)
     return processor
+
+
+def token_grid(transformer: WanTransformer3DModel, h: int, w: int) -> tuple[int, int]:
+    """Rows and columns of tokens of a latent frame."""
+    _, patch_h, patch_w = transformer.config.patch_size
+    return h // patch_h, w // patch_w
 
 
 def predict_flow(
@@ -117,10 +172,13 @@ def predict_flow(
         flow prediction `[B, S, C, F, h, w]`.
     """
     b, s, _, f, h, w = noisy.shape
-    processor.declare(list(range(f)) * (s + 1), [i for i in range(s + 1) for _ in range(f)])
+    grid = token_grid(transformer, h, w)
+    processor.declare(
+        list(range(f)) * (s + 1), [i for i in range(s + 1) for _ in range(f)], grid, clean.device
+    )
     video = torch.cat([clean, noisy.transpose(1, 2).flatten(2, 3)], 2)
     levels = torch.cat([torch.zeros(b, f, device=sigmas.device), sigmas.flatten(1)], 1)
-    timestep = (1000 * levels).repeat_interleave((h // 2) * (w // 2), 1)
+    timestep = (1000 * levels).repeat_interleave(grid[0] * grid[1], 1)
     out = transformer(video, timestep, text, return_dict=False)[0]
     return out[:, :, f:].unflatten(2, (s, f)).transpose(1, 2)
 
@@ -134,36 +192,10 @@ def first_chunk_flow(
 ) -> torch.Tensor:
     """Flow of first chunks `[B, C, chunk, h, w]`, which have no past, at noise levels `[B]`."""
     _, _, f, h, w = noisy.shape
-    processor.declare(list(range(f)), [0] * f)
-    timestep = (1000 * sigmas)[:, None].expand(-1, f * (h // 2) * (w // 2))
+    grid = token_grid(transformer, h, w)
+    processor.declare(list(range(f)), [0] * f, grid, noisy.device)
+    timestep = (1000 * sigmas)[:, None].expand(-1, f * grid[0] * grid[1])
     return transformer(noisy, timestep, text, return_dict=False)[0]
-
-
-@torch.no_grad()
-def denoise_in_parallel(
-    transformer: WanTransformer3DModel,
-    processor: StreamAttention,
-    context: torch.Tensor,
-    start: torch.Tensor,
-    first_level: int,
-    text: torch.Tensor,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Run the few-step sampler for all chunks at once, each on a given past.
-
-    `start` `[B, C, F, h, w]` is noised to level `first_level` (at 0 it is pure noise, `start`
-    plays no part). Returns the model's own x0 `[B, C, F, h, w]`.
-    """
-    x0 = start
-    for sigma in SIGMAS[first_level:]:
-        noise = torch.randn(start.shape, generator=generator).to(start.device)
-        x = (1 - sigma) * x0 + sigma * noise
-        levels = torch.full((start.shape[0], 1, start.shape[2]), sigma, device=start.device)
-        x0 = (
-            x
-            - sigma * predict_flow(transformer, processor, context, x[:, None], levels, text)[:, 0]
-        )
-    return x0
 
 
 @torch.no_grad()
@@ -172,29 +204,37 @@ def rollout(
     processor: StreamAttention,
     text: torch.Tensor,
     num_frames: int,
-    window: int,
     generator: torch.Generator,
     size: int = 8,
-) -> torch.Tensor:
-    """Generate latents `[B, C, F, h, w]` without a cache: every call recomputes the window.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Generate latents with the few-step sampler, keeping what it went through.
 
-    A naive oracle for looking at results: beyond `window` frames the oldest are forgotten and
-    positions are counted from the window's start.
+    All frames stay in a plain cache, so this is for the training window; beyond it,
+    `tethercache` itself generates.
+
+    Returns:
+        the video `[B, C, F, h, w]`; the noisy states at the four noise levels and the x0 predicted
+        from each, both `[B, 4, C, F, h, w]`.
     """
-    chunk, channels = processor.chunk_size, transformer.config.in_channels
-    video = torch.zeros(text.shape[0], channels, 0, size, size, device=text.device)
-    for _ in range(0, num_frames, chunk):
-        past = video[:, :, max(0, video.shape[2] - window + chunk) :]
-        count = past.shape[2]
-        processor.declare(list(range(count + chunk)), [0] * (count + chunk))
-        x0 = torch.zeros(text.shape[0], channels, chunk, size, size, device=text.device)
+    chunk, batch, device = processor.chunk_size, text.shape[0], text.device
+    shape = (batch, transformer.config.in_channels, chunk, size, size)
+    grid = token_grid(transformer, size, size)
+    tokens = chunk * grid[0] * grid[1]
+    chunks = []
+    processor.caches, processor.committed = True, {}
+    for first in range(0, num_frames, chunk):
+        processor.declare(list(range(first, first + chunk)), [0] * chunk, grid, device)
+        x0, seen = torch.zeros(shape, device=device), []
         for sigma in SIGMAS:
-            noise = torch.randn(x0.shape, generator=generator).to(x0.device)
+            noise = torch.randn(shape, generator=generator).to(device)
             x = (1 - sigma) * x0 + sigma * noise
-            levels = torch.zeros(text.shape[0], count + chunk, device=text.device)
-            levels[:, count:] = 1000 * sigma
-            timestep = levels.repeat_interleave(size * size // 4, 1)
-            out = transformer(torch.cat([past, x], 2), timestep, text, return_dict=False)[0]
-            x0 = x - sigma * out[:, :, count:]
-        video = torch.cat([video, x0], 2)
-    return video[:, :, :num_frames]
+            level = torch.full((batch, tokens), 1000 * sigma, device=device)
+            x0 = x - sigma * transformer(x, level, text, return_dict=False)[0].float()
+            seen.append((x, x0))
+        chunks.append([torch.stack(part, 1) for part in zip(*seen, strict=True)])
+        processor.commits = True
+        transformer(x0, torch.zeros(batch, tokens, device=device), text, return_dict=False)
+        processor.commits = False
+    processor.caches, processor.committed = False, {}
+    states, made = (torch.cat(part, 3)[:, :, :, :num_frames] for part in zip(*chunks, strict=True))
+    return made[:, -1], states, made

@@ -11,11 +11,12 @@ import argparse
 import csv
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import yaml
 
 
@@ -41,9 +42,36 @@ def pick_device(config: dict[str, Any]) -> torch.device:
     return torch.device(name)
 
 
+def join_workers() -> int:
+    """This process's number among those that `torchrun` started together, 0 without `torchrun`.
+
+    Each worker draws its own batches and `average_gradients` keeps their weights equal. On a CPU a
+    process a core is several times faster than a thread a core: most operations of these small
+    models are too short to be worth a thread's waking up.
+    """
+    if "RANK" not in os.environ:
+        return 0
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank()
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the workers (nothing to do for a single one)."""
+    if not dist.is_initialized():
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """A CPU generator that depends on nothing but seed and step."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+    """A CPU generator that depends on nothing but seed, step and worker."""
+    worker = dist.get_rank() if dist.is_initialized() else 0
+    return torch.Generator().manual_seed(seed * 1_000_003 + step + 7_919_000_000 * worker)
 
 
 def save_atomic(state: object, path: Path) -> None:
@@ -133,7 +161,8 @@ def run_stage(
     """Run `step(i)` for `i < steps` with a log and checkpoints; returns the steps done.
 
     The checkpoint `folder/name.pt` is restored first, if it exists. `stop_seconds` ends the stage
-    early by the clock: seconds of training in total, earlier runs of the stage included.
+    early by the clock: seconds of training in total, earlier runs of the stage included (for a
+    single process only). With several workers the first one logs and saves.
     """
     checkpoint = folder / f"{name}.pt"
     first, before = 0, 0.0
@@ -142,7 +171,8 @@ def run_stage(
         restore(saved["state"])
         first, before = saved["step"], saved["seconds"]
         print(f"{name}: restarting at step {first} ({before:.0f} s so far)", flush=True)
-    log = CurveLog(folder / f"{name}.csv", ["step", "seconds", *columns])
+    leads = not dist.is_initialized() or dist.get_rank() == 0
+    log = CurveLog(folder / f"{name}.csv", ["step", "seconds", *columns]) if leads else None
     start = last_save = time.monotonic()
     sums: dict[str, float] = {}
     done = logged = first
@@ -154,16 +184,18 @@ def run_stage(
         seconds = before + now - start
         out_of_time = stop_seconds is not None and seconds > stop_seconds
         last = done == steps or out_of_time
-        if done % log_every == 0:
+        if log and done % log_every == 0:
             means = {k: v / (done - logged) for k, v in sums.items()}
             log.add(step=done, seconds=seconds, **means)
             sums, logged = {}, done
-        if last or now - last_save > 60 * save_minutes:
+        if log and (last or now - last_save > 60 * save_minutes):
             save_atomic({"step": done, "seconds": seconds, "state": state()}, checkpoint)
             log.plot()
             last_save = now
         if last:
             break
+    if dist.is_initialized():
+        dist.barrier()  # the checkpoint is there for whoever comes next
     return done
 
 

@@ -1,8 +1,8 @@
 """Encode clips to latents once: `python -m training.encode --config training/configs/encode.yaml`.
 
 Writes shards `{latents: float16 [N, z, F, h, w], seeds: [N]}`, normalised per channel. The first
-shard of the first worker measures `latents_mean` and `latents_std` and stores them in the VAE's
-config, as Wan has them. Shards that exist are skipped, so it can be stopped, restarted, and run
+shard of all measures `latents_mean` and `latents_std` and stores them in the VAE's config, as Wan
+has them. Shards that exist are skipped, so it can be stopped, restarted, and run
 beside the training.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 
@@ -18,15 +19,19 @@ from training import world
 from training.common import load_config, pick_device, save_atomic
 from training.train_vae import HELD_OUT
 
+BATCH = 16
+
 
 @torch.no_grad()
-def encode_clip(
-    vae: AutoencoderKLWan, seed: int, frames: int, config: world.WorldConfig
+def encode_clips(
+    vae: AutoencoderKLWan, seeds: list[int], frames: int, config: world.WorldConfig
 ) -> torch.Tensor:
-    """Unnormalised latents `[z, F, h, w]` of `frames` latent frames of the scene of a seed."""
-    pixels, _ = world.render(world.sample_scene(seed, config), 4 * frames - 3)
-    video = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].to(vae.device).float() / 127.5 - 1
-    return vae.encode(video).latent_dist.mode()[0]
+    """Unnormalised latents `[N, z, F, h, w]`, `frames` latent frames of each seed's scene."""
+    pixels = np.stack(
+        [world.render(world.sample_scene(s, config), 4 * frames - 3)[0] for s in seeds]
+    )
+    video = torch.from_numpy(pixels).permute(0, 4, 1, 2, 3).to(vae.device).float() / 127.5 - 1
+    return vae.encode(video).latent_dist.mode()
 
 
 def latent_scale(vae: AutoencoderKLWan) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,7 +56,7 @@ def main() -> None:
     config = load_config(__doc__)
     device = pick_device(config)
     folder, vae_folder = Path(config["out"]), Path(config["vae"])
-    scaled = folder / "scale.done"
+    scaled = vae_folder / "scale.done"
     while config["worker"] and not scaled.exists():
         time.sleep(1)
     vae = AutoencoderKLWan.from_pretrained(vae_folder).to(device).eval()
@@ -68,12 +73,15 @@ def main() -> None:
                 seeds.append(seed)
             seed += 1
         assert seed < HELD_OUT
-        latents = torch.stack(
-            [encode_clip(vae, s, config["latent_frames"], world_config).cpu() for s in seeds]
+        frames = config["latent_frames"]
+        latents = torch.cat(
+            [
+                encode_clips(vae, seeds[i : i + BATCH], frames, world_config).cpu()
+                for i in range(0, len(seeds), BATCH)
+            ]
         )
         if not scaled.exists():
             measure_scale(vae_folder, vae, latents)
-            folder.mkdir(parents=True, exist_ok=True)
             scaled.touch()
         mean, std = (x.cpu() for x in latent_scale(vae))
         state = {

@@ -21,7 +21,7 @@ from training import world
 
 MIN_PIXELS = 35
 MIN_OVERLAP = 0.65
-PATCH = 35  # side of the window in which a mask is compared with templates
+PATCH = 41  # side of the window in which a mask is compared with templates
 BANDS = 8
 
 
@@ -161,7 +161,7 @@ def _sight(mask: np.ndarray) -> Sighting:
     """Fit a shape to the pixels of one colour, bool `[H, W]`."""
     rows, cols = np.nonzero(mask)
     y, x = np.median(rows), np.median(cols)
-    near = np.hypot(rows - y, cols - x) < 16
+    near = np.hypot(rows - y, cols - x) < 18
     if near.sum() < MIN_PIXELS:
         return Sighting("", 0.0, int(near.sum()), (float(x), float(y)))
     rows, cols = rows[near], cols[near]
@@ -187,7 +187,7 @@ def _templates() -> tuple[np.ndarray, np.ndarray, list[str]]:
     for shape in world.SHAPES:
         turns = {"cube": 4, "pyramid": 3, "star": 5}.get(shape)
         angles = np.arange(8) / 8 * 2 * np.pi / turns if turns else np.zeros(1)
-        for radius in np.arange(5.0, 11.6, 0.5):
+        for radius in np.arange(7.0, 13.6, 0.5):
             thing = world.Thing("red", shape, "big", "float", radius, (0, 0), (0, 0), 1, 0)
             for shift in (0.0, 0.5):
                 for angle in angles:

@@ -70,7 +70,7 @@ def write_grid(path: Path, clips: list[np.ndarray], columns: int = 10, scale: in
 
 
 def generate(
-    folder: Path, prompts: list[str], num_frames: int, window: int, seed: int, device: torch.device
+    folder: Path, prompts: list[str], num_frames: int, seed: int, device: torch.device
 ) -> list[np.ndarray]:
     """Frames of one clip a prompt with the model in `folder`, all in one batch."""
     load = {"tokenizer": PreTrainedTokenizerFast, "text_encoder": T5EncoderModel}
@@ -81,7 +81,7 @@ def generate(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         embeds = text.encode_prompts(tokenizer, encoder.to(device), prompts)
-    latents = causal.rollout(transformer, processor, embeds, num_frames, window, generator)
+    latents = causal.rollout(transformer, processor, embeds, num_frames, generator)[0]
     return [decode(vae, clip) for clip in latents]
 
 
@@ -99,7 +99,6 @@ def main() -> None:
             Path(config["model"]),
             prompts,
             config["latent_frames"],
-            config["window"],
             config["seed"] + start,
             device,
         )

@@ -22,7 +22,15 @@ import torch.nn.functional as nnf
 from diffusers import AutoencoderKLWan
 
 from training import world
-from training.common import Muon, load_config, pick_device, run_stage, step_generator
+from training.common import (
+    Muon,
+    average_gradients,
+    join_workers,
+    load_config,
+    pick_device,
+    run_stage,
+    step_generator,
+)
 
 HELD_OUT = 900_000_000  # scene seeds from here on are never trained on
 
@@ -127,6 +135,7 @@ def main() -> None:
     """Run every stage that is not finished."""
     config = load_config(__doc__)
     device = pick_device(config)
+    worker = join_workers()
     torch.manual_seed(config["seed"])
     vae = AutoencoderKLWan(**config["model"]).to(device)
     folder = Path(config["out"])
@@ -141,7 +150,11 @@ def main() -> None:
         optimizers = [Muon(kernels, lr=1e-3), torch.optim.AdamW(others, lr=1e-3, weight_decay=0.0)]
 
         def step(
-            index: int, number: int = number, stage: Any = stage, opts: Any = optimizers
+            index: int,
+            number: int = number,
+            stage: Any = stage,
+            opts: Any = optimizers,
+            trained: list[torch.nn.Parameter] = trained,
         ) -> Any:
             rate = stage["learning_rate"] * min(1, (index + 1) / 100)
             rate *= 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * index / stage["steps"]))
@@ -154,6 +167,7 @@ def main() -> None:
             loss, numbers = loss_terms(vae, video, mask, config, generator)
             vae.zero_grad()
             loss.backward()
+            average_gradients(trained)
             torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
             for opt in opts:
                 opt.step()
@@ -180,7 +194,8 @@ def main() -> None:
         if frozen:  # the latents are the same, and so is their scale
             before = AutoencoderKLWan.load_config(folder / "model")
             vae.register_to_config(**{k: before[k] for k in ("latents_mean", "latents_std")})
-        vae.save_pretrained(folder / "model")
+        if worker == 0:
+            vae.save_pretrained(folder / "model")
 
 
 if __name__ == "__main__":

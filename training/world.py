@@ -37,7 +37,7 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "star": ("star",),
     "ring": ("ring", "hoop"),
 }
-SIZES: dict[str, float] = {"small": 7.0, "big": 10.0}  # half width in pixels
+SIZES: dict[str, float] = {"small": 9.0, "big": 12.0}  # half width in pixels
 MOTIONS: dict[str, tuple[str, ...]] = {
     "roll": ("rolling", "rolling along"),
     "bounce": ("bouncing", "jumping"),
@@ -289,7 +289,7 @@ def _shape(
     if thing.shape == "ball":
         return radius - r, shade
     if thing.shape == "ring":
-        return np.abs(radius - 0.76 * r) - 0.30 * r, shade
+        return np.abs(radius - 0.78 * r) - 0.24 * r, shade
     theta = np.arctan2(dx, -dy) - angle  # 0 is up
     sides = {"cube": 4, "pyramid": 3, "star": 5}[thing.shape]
     theta = theta + np.pi / 4 if thing.shape == "cube" else theta

@@ -5,7 +5,16 @@ import pytest
 import torch
 import yaml
 
-from training import causal, encode, export, ode_pairs, text, train_transformer, train_vae, world
+from training import (
+    causal,
+    encode,
+    export,
+    text,
+    train_student,
+    train_transformer,
+    train_vae,
+    world,
+)
 from training.common import Muon, orthogonalise, run_stage, step_generator
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -26,14 +35,16 @@ TINY = {
 
 def tiny_config(folder: Path, **stage: Any) -> dict[str, Any]:
     config = yaml.safe_load((CONFIGS / "teacher.yaml").read_text())
-    first = {**config["stages"][0], "frames": 6, "batch": 2, "warmup": 1, **stage}
-    first["latents"] = str(folder / "latents")
+    first = {**config["stages"][0], "frames": 6, "batch": 2, "first_batch": 3, "warmup": 1, **stage}
+    first["clips"] = first["firsts"] = str(folder / "latents")
     return {
         **config,
         "out": str(folder / "out"),
         "device": "cpu",
         "transformer": TINY,
         "text_encoder": {"d_model": 24, "num_layers": 1},
+        "compile": False,
+        "autocast": False,
         "stages": [first],
         "log_every": 1,
     }
@@ -66,7 +77,7 @@ def test_teacher_forcing_equals_step_by_step_causal_computation():
         together = causal.predict_flow(transformer, processor, clean, noisy, sigmas, embeds)
         for s in range(2):
             for n in range(0, 9, 3):
-                processor.declare(list(range(n + 3)), [0] * (n + 3))
+                processor.declare(list(range(n + 3)), [0] * (n + 3), (4, 4), noisy.device)
                 levels = torch.zeros(2, n + 3)
                 levels[:, n:] = 1000 * sigmas[:, s, n : n + 3]
                 video = torch.cat([clean[:, :, :n], noisy[:, s, :, n : n + 3]], 2)
@@ -82,7 +93,7 @@ def test_processor_without_streams_is_diffusers_own_attention():
     video, embeds = torch.randn(1, 16, 3, 8, 8), torch.randn(1, 5, 24)
     with torch.no_grad():
         theirs = transformer(video, torch.tensor([500.0]), embeds)[0]
-        causal.install(transformer, 3).declare([0, 1, 2], [0, 0, 0])
+        causal.install(transformer, 3).declare([0, 1, 2], [0, 0, 0], (4, 4), video.device)
         ours = transformer(video, torch.tensor([500.0]), embeds)[0]
     torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-4)
 
@@ -97,51 +108,87 @@ def test_mask_rule():
     ]
 
 
-@pytest.mark.parametrize("objective", ["teacher", "self"])
-def test_transformer_stage_restarts_bit_for_bit(
-    objective: str, pool: Path, monkeypatch: pytest.MonkeyPatch
-):
-    stage = {"objective": objective, "depth": 2, "own_share": 0.5}
-    whole = tiny_config(pool, steps=3, **stage)
-    run_main(train_transformer, whole, monkeypatch)
-    parts = tiny_config(pool, steps=3, **stage)
-    parts["out"] = str(pool / "parts")
-    original = train_transformer.run_stage
-    monkeypatch.setattr(train_transformer, "run_stage", lambda **k: original(**{**k, "steps": 2}))
-    run_main(train_transformer, parts, monkeypatch)
-    monkeypatch.setattr(train_transformer, "run_stage", original)
-    run_main(train_transformer, parts, monkeypatch)
-    states = [
-        torch.load(Path(c["out"]) / "0-short.pt", weights_only=False)["state"]
-        for c in (whole, parts)
-    ]
-    for kind in ("ema", "models"):
-        first, second = (s[kind] if kind == "ema" else s[kind]["transformer"] for s in states)
-        assert all(torch.equal(first[key], second[key]) for key in first)
+def restarted(
+    module: Any, whole: dict[str, Any], parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run `whole` at once and `parts` with a stop after its second step."""
+    run_main(module, whole, monkeypatch)
+    original = module.run_stage
+    monkeypatch.setattr(module, "run_stage", lambda **k: original(**{**k, "steps": 2}))
+    run_main(module, parts, monkeypatch)
+    monkeypatch.setattr(module, "run_stage", original)
+    run_main(module, parts, monkeypatch)
 
 
-def test_trajectories_are_straight_for_a_straight_flow_and_train_a_stage(
+def assert_same_state(first: Path, second: Path, model: str) -> None:
+    one, two = (torch.load(p, weights_only=False)["state"] for p in (first, second))
+    for a, b in ((one["ema"], two["ema"]), (one["models"][model], two["models"][model])):
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_transformer_stage_restarts_bit_for_bit(pool: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = tiny_config(pool, steps=3)
+    parts = {**tiny_config(pool, steps=3), "out": str(pool / "parts")}
+    restarted(train_transformer, whole, parts, monkeypatch)
+    assert_same_state(pool / "out/0-short.pt", pool / "parts/0-short.pt", "transformer")
+
+
+def test_student_stages_restart_bit_for_bit_and_move_the_student(
     pool: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    target = torch.randn(2, 16, 3, 8, 8)
-    noise = torch.randn(2, 16, 3, 8, 8)
-    monkeypatch.setattr(causal, "first_chunk_flow", lambda *_: noise - target)
-    states, x0 = ode_pairs.trajectory(None, None, noise, None, None, 2.0, 3)
-    for level, sigma in enumerate(causal.SIGMAS):
-        torch.testing.assert_close(states[:, level], (1 - sigma) * target + sigma * noise)
-    torch.testing.assert_close(x0, target, atol=1e-5, rtol=1e-4)
-    monkeypatch.undo()
-
     run_main(train_transformer, tiny_config(pool, steps=1), monkeypatch)
-    config = yaml.safe_load((CONFIGS / "pairs.yaml").read_text())
-    config |= {"teacher": str(pool / "out" / "0-short.pt"), "out": str(pool / "pairs")}
-    config |= {"shards": 2, "batch": 2, "substeps": 1, "device": "cpu"}
-    run_main(ode_pairs, config, monkeypatch)
-    stage = {"pairs": config["out"], "pair_batch": 3, "pair_weight": 0.5}
-    learned = tiny_config(pool, steps=1, **stage) | {"out": str(pool / "learned")}
-    run_main(train_transformer, learned, monkeypatch)
-    curve = (pool / "learned" / "0-short.csv").read_text().splitlines()
-    assert float(curve[1].split(",")[-1]) > 0
+    config = yaml.safe_load((CONFIGS / "student.yaml").read_text())
+    config |= {"teacher": str(pool / "out/0-short.pt"), "critic_first": 1, "device": "cpu"}
+    rollouts = [{"frames": 3, "batch": 2}, {"frames": 6, "batch": 2}]
+    config |= {"stages": [{"name": "all", "rollouts": rollouts, "decay": 1, "steps": 4}]}
+    whole, parts = ({**config, "out": str(pool / name), "log_every": 1} for name in ("a", "b"))
+    restarted(train_student, whole, parts, monkeypatch)
+    assert_same_state(pool / "a/0-all.pt", pool / "b/0-all.pt", "student")
+    teacher = torch.load(pool / "out/0-short.pt", weights_only=False)["state"]["ema"]
+    student = torch.load(pool / "a/0-all.pt", weights_only=False)["state"]["models"]["student"]
+    assert any(not torch.equal(teacher[f"transformer.{key}"], student[key]) for key in student)
+    assert float((pool / "a/0-all.csv").read_text().splitlines()[2].split(",")[-1]) > 0
+
+
+def test_matching_moves_a_student_onto_the_teachers_distribution():
+    """One number, Gaussian truths: x0 predictions are known, the direction leads to the mean."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.full((64, 1, 3, 1, 1), 2.0)
+    offset = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([offset], lr=0.05)
+    for _ in range(200):
+        made = offset + torch.randn(64, 1, 3, 1, 1, generator=generator)
+        sigmas = train_student.noise_levels(64, 1, 0.05, 0.98, generator)
+        noisy = train_student.add_noise(made.detach(), sigmas, 3, generator)
+        level = train_student.spread(sigmas, 3)
+        trust = (1 - level) / ((1 - level) ** 2 + level**2)  # of a unit Gaussian seen in noise
+        fake, real = (
+            centre + trust * (noisy - (1 - level) * centre) for centre in (offset.detach(), mean)
+        )
+        direction = train_student.matching_direction(made.detach(), fake, real, 3)
+        optimizer.zero_grad()
+        (0.5 * (made - (made - direction).detach()).pow(2)).mean().backward()
+        optimizer.step()
+    assert abs(float(offset.detach()) - 2) < 0.1
+
+
+def test_rollout_with_a_cache_equals_recomputation():
+    config = tiny_config(Path())
+    _, transformer, _ = train_transformer.build_models(config)
+    processor = causal.install(transformer, 3)
+    embeds = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(1))
+    video, states, made = causal.rollout(
+        transformer, processor, embeds, 9, torch.Generator().manual_seed(0)
+    )
+    assert states.shape == made.shape == (2, 4, 16, 9, 8, 8)
+    torch.testing.assert_close(video, made[:, -1])
+    with torch.no_grad():
+        for step, sigma in enumerate(causal.SIGMAS):
+            sigmas = torch.full((2, 3), sigma)
+            x0 = train_student.predict_x0(
+                transformer, processor, video, states[:, step], sigmas, embeds
+            )
+            torch.testing.assert_close(x0, made[:, step], atol=1e-5, rtol=1e-4)
 
 
 def test_vae_stage_learns_and_restarts_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -193,7 +240,7 @@ def test_encode_export_and_load(pool: Path, monkeypatch: pytest.MonkeyPatch):
     assert size < 40e6
     from training.sample import generate
 
-    clips = generate(pool / "model", ["a red ball"], 6, 21, 0, torch.device("cpu"))
+    clips = generate(pool / "model", ["a red ball"], 6, 0, torch.device("cpu"))
     assert clips[0].shape == (21, 64, 64, 3)
 
 
