@@ -130,12 +130,14 @@ def build_models(config: dict[str, Any]) -> tuple[Any, WanTransformer3DModel, An
 
 
 def load_average(modules: dict[str, torch.nn.Module], shadow: dict[str, torch.Tensor]) -> None:
-    """Put a checkpoint's averaged weights (`state["ema"]`) into modules."""
+    """Put a checkpoint's averaged weights (`state["ema"]`) into modules, where the shapes agree.
+
+    A model with another patch size keeps its own patch embedding and output projection.
+    """
     for name, module in modules.items():
-        prefix = f"{name}."
-        module.load_state_dict(
-            {k[len(prefix) :]: v for k, v in shadow.items() if k.startswith(prefix)}
-        )
+        for key, value in module.state_dict().items():
+            if shadow[f"{name}.{key}"].shape == value.shape:
+                value.copy_(shadow[f"{name}.{key}"])
 
 
 def main() -> None:
@@ -151,6 +153,9 @@ def main() -> None:
         for block in transformer.blocks:
             block.compile(dynamic=False)
     optimizers = build_optimizers(modules, 1e-3)
+    if config["init"]:
+        start = torch.load(config["init"], map_location="cpu", weights_only=False)["state"]
+        load_average(modules, start["ema"])
     ema = Ema(modules, config["ema"])
 
     def state() -> dict[str, Any]:
