@@ -55,11 +55,16 @@ def test_tame_equals_the_official_function(case: int) -> None:
         FrameStats(*reversed(torch.var_mean(t.float(), dim=2, correction=0)))
         for t in (folded, pool)
     )
-    ours = tame.align(folded, own, tame.pool(to), options["tau"])
+    ours, after = tame.align(folded, own, tame.pool(to), options["tau"])
     assert ours.dtype == x.dtype
     # one unit in the last place of bfloat16 at values around 4
     tolerance = 2e-2 if x.dtype == torch.bfloat16 else 2e-6
     torch.testing.assert_close(ours.view_as(out).float(), out.float(), atol=tolerance, rtol=1e-5)
+    var, mean = torch.var_mean(ours.float(), dim=2, correction=0)
+    torch.testing.assert_close(after.mean, mean, atol=tolerance, rtol=1e-5)
+    torch.testing.assert_close(
+        after.var, var, atol=tolerance, rtol=1e-2 if tolerance > 1e-3 else 1e-5
+    )
     assert options["edited"] == (not torch.equal(ours.view_as(out), x))
 
 

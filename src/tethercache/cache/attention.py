@@ -88,7 +88,7 @@ def remember(
         moved += [settled] if settled is not None else []
 
     read = policy.read(cache, pass_)
-    now = rope.at(read.position.gather(1, cache.current))
+    now = cache.turn_of_chunk(read.position, rope)
     if cache.keep_rotated:
         cache.rotated[cache.rows, cache.current] = now(key)
         for slots in moved:

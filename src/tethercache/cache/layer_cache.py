@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tethercache.cache.rope import Rope
+from tethercache.cache.rope import Rope, Rotation
 
 EMPTY = -1
 """`frame_index` of a slot that holds nothing."""
@@ -96,6 +96,8 @@ class LayerCache:
         self.staged = 0
         self.admission: Admission | None = None
         self._rows: Tensor | None = None
+        self._rank: Tensor | None = None
+        self._turn: tuple[Tensor, Rotation] | None = None
 
     @property
     def key(self) -> Tensor:
@@ -127,15 +129,16 @@ class LayerCache:
         moment = torch.zeros(2, batch, slots, heads, channels, device=key.device)
         self.stats = FrameStats(moment, moment.clone())
         self._rows = torch.arange(batch, device=key.device)[:, None]
+        self._numbers = torch.arange(slots, device=key.device).expand(batch, -1)
 
     def slots(self, start: int, stop: int) -> Tensor:
         """Slot numbers `start..stop-1` for every sample, `[B, stop - start]`."""
-        numbers = torch.arange(start, stop, device=self.frame_index.device)
-        return numbers.expand(self.frame_index.shape[0], -1)
+        return self._numbers[:, start:stop]
 
     def grow(self, frames: int) -> Tensor:
         """Take the next `frames` unused readable slots into use, `[B, frames]`."""
         self.readable += frames
+        self._rank = None
         return self.slots(self.readable - frames, self.readable)
 
     def oldest_first(self, start: int, stop: int) -> Tensor:
@@ -151,6 +154,7 @@ class LayerCache:
         coming = torch.arange(1, slots.shape[1] + 1, device=slots.device)
         self.frame_index[self.rows, slots] = newest + coming
         self.current = slots
+        self._rank = self._turn = None
 
     def write(self, slots: Tensor, key: Tensor, value: Tensor) -> None:
         """Put unrotated `key` and `value` `[B, F, T, H, D]` into `slots` `[B, F]`."""
@@ -160,9 +164,12 @@ class LayerCache:
     def commit(self, slots: Tensor) -> None:
         """Take the statistics of the frames in `slots` `[B, F]`, which are final from now on."""
         for (some,) in self.in_groups(slots):
-            measured = FrameStats.of(self.frames[:, self.rows, some])
-            self.stats.mean[:, self.rows, some] = measured.mean
-            self.stats.var[:, self.rows, some] = measured.var
+            self.note(some, FrameStats.of(self.frames[:, self.rows, some]))
+
+    def note(self, slots: Tensor, stats: FrameStats) -> None:
+        """Set the statistics of the frames in `slots` `[B, F]`, `stats` `[2, B, F, H, D]`."""
+        self.stats.mean[:, self.rows, slots] = stats.mean
+        self.stats.var[:, self.rows, slots] = stats.var
 
     def move(self, source: Tensor, target: Tensor) -> None:
         """Copy frames with all that is known of them from `source` to `target`, both `[B, F]`.
@@ -173,11 +180,17 @@ class LayerCache:
             self.frames[:, self.rows, there] = self.frames[:, self.rows, some]
         for known in (self.stats.mean, self.stats.var):
             known[:, self.rows, target] = known[:, self.rows, source]
+        self.relabel(source, target)
+
+    def relabel(self, source: Tensor, target: Tensor) -> None:
+        """Say that `target` holds the frames of the video that `source` held, both `[B, F]`."""
         self.frame_index[self.rows, target] = self.frame_index[self.rows, source]
+        self._rank = None
 
     def forget(self, slots: Tensor) -> None:
         """Mark `slots` `[B, F]` as empty."""
         self.frame_index[self.rows, slots] = EMPTY
+        self._rank = None
 
     def rotate(self, slots: Tensor, position: Tensor, rope: Rope) -> None:
         """Refresh `rotated` for `slots` `[B, F]`, which now stand at time `position` `[B, F]`."""
@@ -201,5 +214,19 @@ class LayerCache:
         return zip(*(some.split(size, dim=1) for some in slots), strict=True)
 
     def rank(self) -> Tensor:
-        """Place in time of each readable slot among all readable ones, int64 `[B, readable]`."""
-        return self.frame_index[:, : self.readable].argsort(dim=1).argsort(dim=1)
+        """Place in time of each readable slot among all readable ones, int64 `[B, readable]`.
+
+        The same tensor until a frame comes, moves or goes.
+        """
+        if self._rank is None:
+            self._rank = self.frame_index[:, : self.readable].argsort(dim=1).argsort(dim=1)
+        return self._rank
+
+    def turn_of_chunk(self, position: Tensor, rope: Rope) -> Rotation:
+        """How the current chunk's frames are rotated if slots stand at `position` `[B, readable]`.
+
+        Computed once for all passes in which `position` is the same tensor.
+        """
+        if self._turn is None or self._turn[0] is not position:
+            self._turn = (position, rope.at(position.gather(1, self.current)))
+        return self._turn[1]

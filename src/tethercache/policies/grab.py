@@ -52,10 +52,9 @@ def temporal_diversity(mass: Tensor, frame_index: Tensor) -> Tensor:
     extent = index.amax(dim=1) - index.amin(dim=1) + 1
     reach = (extent / 2).clamp(min=1.0)[:, None, None]
     distance = (index[:, :, None] - index[:, None, :]).abs()
-    similarity = torch.exp(-distance / reach)
-    others = 1 - torch.eye(index.shape[1], device=mass.device, dtype=mass.dtype)
-    redundancy = (similarity * others * mass[:, None, :]).amax(dim=2)
-    return (1 - redundancy).clamp(min=0)
+    repeated = torch.exp(-distance / reach) * mass[:, None, :]
+    repeated.diagonal(dim1=1, dim2=2).zero_()  # j = i
+    return (1 - repeated.amax(dim=2)).clamp(min=0)
 
 
 def balance(mass: Tensor, diversity: Tensor, alpha: float) -> Tensor:

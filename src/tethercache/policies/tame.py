@@ -8,6 +8,7 @@ values) are kept apart. Statistics are per head and channel, over tokens, biased
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from tethercache.cache import FrameStats
@@ -29,10 +30,17 @@ def pool(frames: FrameStats) -> FrameStats:
     return FrameStats(mean, (frames.var + spread).mean(dim=-3, keepdim=True))
 
 
-def align(frames: Tensor, own: FrameStats, trusted: FrameStats, tau: float) -> Tensor:
+def align(
+    frames: Tensor, own: FrameStats, trusted: FrameStats, tau: float
+) -> tuple[Tensor, FrameStats]:
     r"""Blend frames with themselves at the trusted statistics.
 
     .. math:: x' = (1-\tau)\,x + \tau\Big(\sigma_T \frac{x-\mu_x}{\sigma_x} + \mu_T\Big)
+              = \mu' + g\,(x - \mu_x), \qquad
+              \mu' = (1-\tau)\,\mu_x + \tau\,\mu_T, \qquad g = (1-\tau) + \tau\,\sigma_T / \sigma_x
+
+    The mean is subtracted first: the form `g x + b` would be imprecise where the frames' own
+    deviation is tiny and g huge.
 
     Args:
         frames: keys (unrotated) or values `[..., F, T, H, D]`.
@@ -41,16 +49,16 @@ def align(frames: Tensor, own: FrameStats, trusted: FrameStats, tau: float) -> T
         tau: strength in [0, 1]; 0 returns the frames themselves.
 
     Returns:
-        Edited frames of the same shape and dtype.
+        Edited frames of the same shape and dtype, and their statistics: mean :math:`\mu'`,
+        variance :math:`g^2 \sigma_x^2`.
     """
     if tau == 0:
-        return frames
-    x = frames.float()
-    # subtract the mean before scaling: the folded form a*x + b is imprecise where own.std is tiny
-    centred = (x - own.mean.unsqueeze(-3)) / _std(own)
-    restyled = _std(trusted) * centred + trusted.mean.unsqueeze(-3)
-    return ((1 - tau) * x + tau * restyled).to(frames.dtype)
+        return frames, own
+    gain = (1 - tau) + tau * _std(trusted) / _std(own)
+    after = FrameStats(own.mean.lerp(trusted.mean, tau), gain.square() * own.var)
+    mean, gain, new_mean = (x.unsqueeze(-3) for x in (own.mean, gain, after.mean))
+    return torch.addcmul(new_mean, gain, frames.float() - mean).to(frames.dtype), after
 
 
 def _std(stats: FrameStats) -> Tensor:
-    return stats.var.sqrt().clamp(min=STD_FLOOR).unsqueeze(-3)
+    return stats.var.sqrt().clamp(min=STD_FLOOR)

@@ -107,15 +107,14 @@ class TetherCache(Policy):
         staged = cache.slots(self.budget, self.budget + cache.staged)
         keep = self._select(cache, query, torch.cat((members, staged), dim=1))
         target = _places(members, staged, keep)
-
         trusted = tame.pool(cache.stats.at(cache.rows, cache.slots(0, self.sink + self.memory)))
         for some, there in cache.in_groups(staged, target):
-            frames = cache.frames[:, cache.rows, some]
-            edited = tame.align(frames, cache.stats.at(cache.rows, some), trusted, self.tau)
-            admitted = (there != some)[..., None, None, None]
-            cache.write(there, *torch.where(admitted, edited, frames))
-        cache.frame_index[cache.rows, target] = cache.frame_index[cache.rows, staged]
-        cache.commit(target)
+            own = cache.stats.at(cache.rows, some)
+            edited, after = tame.align(cache.frames[:, cache.rows, some], own, trusted, self.tau)
+            # a frame that was not admitted is edited where it stands, and forgotten below
+            cache.write(there, *edited)
+            cache.note(there, after)
+        cache.relabel(staged, target)
         cache.forget(staged)
         cache.staged = 0
         return members
