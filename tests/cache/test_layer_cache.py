@@ -43,20 +43,22 @@ def test_statistics_are_those_of_the_tokens(cache: LayerCache) -> None:
         torch.testing.assert_close(stats.var[i], frames.var(2, correction=0), atol=1e-3, rtol=1e-4)
 
 
-def test_a_moved_frame_takes_all_that_is_known_of_it_along(cache: LayerCache) -> None:
+def test_a_frame_set_aside_takes_all_that_is_known_of_it_along(cache: LayerCache) -> None:
     slots = cache.slots(0, 3)
     cache.open(slots)
     cache.write(slots, *torch.randn(2, *SHAPE))
     cache.commit(slots)
-    source, target = torch.tensor([[0, 2], [1, 0]]), torch.tensor([[6, 7], [7, 6]])
+    source = torch.tensor([[0, 2], [1, 0]])
     expected = cache.frames[:, cache.rows, source].clone()
-    cache.move(source, target)
-    assert torch.equal(cache.frames[:, cache.rows, target], expected)
-    assert cache.frame_index[:, 6:].tolist() == [[0, 2], [0, 1]]
-    moved, origin = (cache.stats.at(cache.rows, s) for s in (target, source))
+    cache.set_aside(source)
+    assert [i for group in cache.staged_groups() for i in range(*group)] == [6, 7]
+    assert torch.equal(cache.frames[:, :, 6:], expected)
+    assert cache.frame_index[:, 6:].tolist() == [[0, 2], [1, 0]]
+    moved, origin = cache.stats.between(6, 8), cache.stats.at(cache.rows, source)
     assert torch.equal(moved.mean, origin.mean)
     assert torch.equal(moved.var, origin.var)
-    cache.forget(target)
+    cache.empty_staging()
+    assert cache.staged == 0
     assert (cache.frame_index[:, 6:] == EMPTY).all()
 
 

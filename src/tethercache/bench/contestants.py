@@ -170,7 +170,7 @@ class Contestant:
             (self._session, "self_attention", f"{CACHE}: rest"),
             (attention, "dispatch_attention_fn", TRANSFORMER),
             (bare, "dispatch_attention_fn", TRANSFORMER),
-            *((LayerCache, name, f"{CACHE}: {name}") for name in ("write", "commit", "move")),
+            *((LayerCache, name, f"{CACHE}: {name}") for name in ("write", "commit", "set_aside")),
             *(
                 (kind, at, f"{CACHE}: rotate")
                 for kind, at in ((Rotation, "__call__"), (Rope, "at"))

@@ -48,6 +48,10 @@ class FrameStats:
         """The statistics of the frames in `slots` `[B, F]`, where these are of all slots."""
         return FrameStats(self.mean[:, rows, slots], self.var[:, rows, slots])
 
+    def between(self, start: int, stop: int) -> FrameStats:
+        """The statistics of the frames in slots `start..stop-1`, where these are of all slots."""
+        return FrameStats(self.mean[..., start:stop, :, :], self.var[..., start:stop, :, :])
+
 
 @dataclass(frozen=True)
 class Admission:
@@ -171,25 +175,33 @@ class LayerCache:
         self.stats.mean[:, self.rows, slots] = stats.mean
         self.stats.var[:, self.rows, slots] = stats.var
 
-    def move(self, source: Tensor, target: Tensor) -> None:
-        """Copy frames with all that is known of them from `source` to `target`, both `[B, F]`.
-
-        No slot of `source` may be one of `target`.
-        """
-        for some, there in self.in_groups(source, target):
-            self.frames[:, self.rows, there] = self.frames[:, self.rows, some]
+    def set_aside(self, slots: Tensor) -> None:
+        """Copy the frames in `slots` `[B, F]`, with all that is known of them, to staging."""
+        self.staged = slots.shape[1]
+        start = self.budget
+        for (some,) in self.in_groups(slots):
+            stop = start + some.shape[1]
+            self.frames[:, :, start:stop] = self.frames[:, self.rows, some]
+            start = stop
+        waiting = slice(self.budget, start)
         for known in (self.stats.mean, self.stats.var):
-            known[:, self.rows, target] = known[:, self.rows, source]
-        self.relabel(source, target)
+            known[:, :, waiting] = known[:, self.rows, slots]
+        self.frame_index[:, waiting] = self.frame_index[self.rows, slots]
+
+    def staged_groups(self) -> Iterator[tuple[int, int]]:
+        """Ranges of staging slots, so that copies of a group's frames stay small."""
+        first, size = self.budget, self._group()
+        for start in range(first, first + self.staged, size):
+            yield start, min(start + size, first + self.staged)
+
+    def empty_staging(self) -> None:
+        """Forget the frames that were set aside."""
+        self.frame_index[:, self.budget : self.budget + self.staged] = EMPTY
+        self.staged = 0
 
     def relabel(self, source: Tensor, target: Tensor) -> None:
         """Say that `target` holds the frames of the video that `source` held, both `[B, F]`."""
         self.frame_index[self.rows, target] = self.frame_index[self.rows, source]
-        self._rank = None
-
-    def forget(self, slots: Tensor) -> None:
-        """Mark `slots` `[B, F]` as empty."""
-        self.frame_index[self.rows, slots] = EMPTY
         self._rank = None
 
     def rotate(self, slots: Tensor, position: Tensor, rope: Rope) -> None:
@@ -209,9 +221,11 @@ class LayerCache:
 
     def in_groups(self, *slots: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Cut tensors `[B, F]` along F, so that copies of a group's frames stay small."""
-        frame = self.frames[0, :, 0].numel()
-        size = max(1, GROUP // frame)
+        size = self._group()
         return zip(*(some.split(size, dim=1) for some in slots), strict=True)
+
+    def _group(self) -> int:
+        return max(1, GROUP // self.frames[0, :, 0].numel())
 
     def rank(self) -> Tensor:
         """Place in time of each readable slot among all readable ones, int64 `[B, readable]`.

@@ -30,7 +30,7 @@ def attention_mass(query_mean: Tensor, key_mean: Tensor, temperature: float = 1.
         Masses that sum to one, float32 `[B, n]`.
     """
     heads, channels = query_mean.shape[-2:]
-    logits: Tensor = torch.einsum("bhd,bnhd->bn", query_mean.float(), key_mean.float())
+    logits: Tensor = (query_mean.float()[:, None] * key_mean.float()).sum(dim=(2, 3))
     logits = logits / (heads * channels**0.5 * max(temperature, 1e-6))
     return logits.softmax(dim=1)
 
@@ -49,10 +49,10 @@ def temporal_diversity(mass: Tensor, frame_index: Tensor) -> Tensor:
         Diversities in [0, 1], float32 `[B, n]`.
     """
     index = frame_index.to(mass.dtype)
-    extent = index.amax(dim=1) - index.amin(dim=1) + 1
-    reach = (extent / 2).clamp(min=1.0)[:, None, None]
-    distance = (index[:, :, None] - index[:, None, :]).abs()
-    repeated = torch.exp(-distance / reach) * mass[:, None, :]
+    first, last = torch.aminmax(index, dim=1)
+    reach = ((last - first + 1) / 2).clamp(min=1.0)[:, None, None]
+    distance = (index[:, :, None] - index[:, None, :]).abs_()
+    repeated = distance.div_(-reach).exp_().mul_(mass[:, None, :])
     repeated.diagonal(dim1=1, dim2=2).zero_()  # j = i
     return (1 - repeated.amax(dim=2)).clamp(min=0)
 

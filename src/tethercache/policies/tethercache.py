@@ -95,38 +95,41 @@ class TetherCache(Policy):
         by_age = cache.oldest_first(self.sink + self.memory, self.budget)
         leaving, staying = by_age[:, :frames], by_age[:, frames:]
         if self.memory:
-            cache.move(leaving, cache.slots(self.budget, self.budget + frames))
-            cache.staged = frames
+            cache.set_aside(leaving)
         return Room(slots=leaving, moved=staying)
 
     def settle(self, cache: LayerCache, query: Tensor) -> Tensor | None:
         """Let the frames set aside compete with the memory; write the winners over the losers."""
         if not cache.staged:
             return None
-        members = cache.slots(self.sink, self.sink + self.memory)
-        staged = cache.slots(self.budget, self.budget + cache.staged)
-        keep = self._select(cache, query, torch.cat((members, staged), dim=1))
-        target = _places(members, staged, keep)
-        trusted = tame.pool(cache.stats.at(cache.rows, cache.slots(0, self.sink + self.memory)))
-        for some, there in cache.in_groups(staged, target):
-            own = cache.stats.at(cache.rows, some)
-            edited, after = tame.align(cache.frames[:, cache.rows, some], own, trusted, self.tau)
+        trusted_end, first = self.sink + self.memory, self.budget
+        members = cache.slots(self.sink, trusted_end)
+        staged = cache.slots(first, first + cache.staged)
+        target = _places(members, staged, self._select(cache, query))
+        trusted = tame.pool(cache.stats.between(0, trusted_end))
+        for start, stop in cache.staged_groups():
+            frames, own = cache.frames[:, :, start:stop], cache.stats.between(start, stop)
+            edited, after = tame.align(frames, own, trusted, self.tau)
             # a frame that was not admitted is edited where it stands, and forgotten below
-            cache.write(there, *edited)
+            there = target[:, start - first : stop - first]
+            cache.frames[:, cache.rows, there] = edited
             cache.note(there, after)
         cache.relabel(staged, target)
-        cache.forget(staged)
-        cache.staged = 0
+        cache.empty_staging()
         return members
 
     def read(self, cache: LayerCache, pass_: Pass) -> Read:
         """All readable frames at their ranks in time."""
         return Read(position=cache.rank())
 
-    def _select(self, cache: LayerCache, query: Tensor, candidates: Tensor) -> Tensor:
-        """GRAB over the candidate slots; records the decision in `cache.admission`."""
-        index = cache.frame_index[cache.rows, candidates]
-        keys = cache.stats.mean[0, cache.rows, candidates]
+    def _select(self, cache: LayerCache, query: Tensor) -> Tensor:
+        """GRAB over members, then staged frames; records the decision in `cache.admission`."""
+        members = slice(self.sink, self.sink + self.memory)
+        staged = slice(self.budget, self.budget + cache.staged)
+        index, keys = (
+            torch.cat((known[:, members], known[:, staged]), dim=1)
+            for known in (cache.frame_index, cache.stats.mean[0])
+        )
         mass = grab.attention_mass(query.float().mean(dim=1), keys, self.temperature)
         diversity = grab.temporal_diversity(mass, index)
         score = grab.balance(mass, diversity, self.alpha)
