@@ -75,9 +75,7 @@ class StreamAttention:
         rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Attend: `[B, L, H*D] -> [B, L, H*D]`."""
-        query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
-        key = attn.norm_k(attn.to_k(hidden_states)).unflatten(2, (attn.heads, -1))
-        value = attn.to_v(hidden_states).unflatten(2, (attn.heads, -1))
+        query, key, value = project(attn, hidden_states, hidden_states)
         query, key = rotate(query, self.cos, self.sin), rotate(key, self.cos, self.sin)
         if self.caches:
             key, value = self._with_past(id(attn), key, value)
@@ -107,10 +105,17 @@ class TextAttention:
         rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Attend: `[B, L, H*D]` to `[B, rows, H*D]`."""
-        query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
-        key = attn.norm_k(attn.to_k(encoder_hidden_states)).unflatten(2, (attn.heads, -1))
-        value = attn.to_v(encoder_hidden_states).unflatten(2, (attn.heads, -1))
+        query, key, value = project(attn, hidden_states, encoder_hidden_states)
         return attn.to_out[0](attend(query, key, value, None))
+
+
+def project(
+    attn: torch.nn.Module, asking: torch.Tensor, seen: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Normalised queries of `asking` `[B, L, C]`, keys and values of `seen`, all `[B, L, H, D]`."""
+    query, key = attn.norm_q(attn.to_q(asking)), attn.norm_k(attn.to_k(seen))
+    query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, attn.to_v(seen)))
+    return query, key, value
 
 
 def attend(
@@ -135,12 +140,19 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return turned.flatten(-2).type_as(x)
 
 
-def install(transformer: WanTransformer3DModel, chunk_size: int) -> StreamAttention:
-    """Put one `StreamAttention` into every block's self-attention and return it."""
+def install(
+    transformer: WanTransformer3DModel, chunk_size: int, *, compile_blocks: bool = False
+) -> StreamAttention:
+    """Put one `StreamAttention` into every block's self-attention and return it.
+
+    With `compile_blocks` `torch.compile` makes the blocks faster; each shape is compiled once.
+    """
     processor, text_processor = StreamAttention(chunk_size, transformer.rope), TextAttention()
     for block in transformer.blocks:
         block.attn1.set_processor(processor)
         block.attn2.set_processor(text_processor)
+        if compile_blocks:
+            block.compile(dynamic=False)
     return processor
 
 
@@ -163,8 +175,9 @@ def predict_flow(
     Args:
         transformer: the model, with `processor` installed.
         processor: what `install` returned.
-        clean: context latents `[B, C, F, h, w]`.
-        noisy: noisy latents `[B, S, C, F, h, w]`.
+        clean: the video from its first frame on, latents `[B, C, frames, h, w]`; its last chunk is
+            nobody's past and is left out.
+        noisy: noisy latents `[B, S, C, F, h, w]` of the video's last F frames (all, or fewer).
         sigmas: their noise levels `[B, S, F]` (equal within a chunk).
         text: prompt embeddings `[B, rows, d]`.
 
@@ -172,15 +185,20 @@ def predict_flow(
         flow prediction `[B, S, C, F, h, w]`.
     """
     b, s, _, f, h, w = noisy.shape
+    frames = clean.shape[2]
+    past = frames - processor.chunk_size
     grid = token_grid(transformer, h, w)
     processor.declare(
-        list(range(f)) * (s + 1), [i for i in range(s + 1) for _ in range(f)], grid, clean.device
+        list(range(past)) + list(range(frames - f, frames)) * s,
+        [0] * past + [i + 1 for i in range(s) for _ in range(f)],
+        grid,
+        clean.device,
     )
-    video = torch.cat([clean, noisy.transpose(1, 2).flatten(2, 3)], 2)
-    levels = torch.cat([torch.zeros(b, f, device=sigmas.device), sigmas.flatten(1)], 1)
+    video = torch.cat([clean[:, :, :past], noisy.transpose(1, 2).flatten(2, 3)], 2)
+    levels = torch.cat([torch.zeros(b, past, device=sigmas.device), sigmas.flatten(1)], 1)
     timestep = (1000 * levels).repeat_interleave(grid[0] * grid[1], 1)
     out = transformer(video, timestep, text, return_dict=False)[0]
-    return out[:, :, f:].unflatten(2, (s, f)).transpose(1, 2)
+    return out[:, :, past:].unflatten(2, (s, f)).transpose(1, 2)
 
 
 def first_chunk_flow(
@@ -194,8 +212,7 @@ def first_chunk_flow(
     _, _, f, h, w = noisy.shape
     grid = token_grid(transformer, h, w)
     processor.declare(list(range(f)), [0] * f, grid, noisy.device)
-    timestep = (1000 * sigmas)[:, None].expand(-1, f * grid[0] * grid[1])
-    return transformer(noisy, timestep, text, return_dict=False)[0]
+    return transformer(noisy, 1000 * sigmas, text, return_dict=False)[0]
 
 
 @torch.no_grad()
@@ -219,7 +236,6 @@ def rollout(
     chunk, batch, device = processor.chunk_size, text.shape[0], text.device
     shape = (batch, transformer.config.in_channels, chunk, size, size)
     grid = token_grid(transformer, size, size)
-    tokens = chunk * grid[0] * grid[1]
     chunks = []
     processor.caches, processor.committed = True, {}
     for first in range(0, num_frames, chunk):
@@ -228,12 +244,12 @@ def rollout(
         for sigma in SIGMAS:
             noise = torch.randn(shape, generator=generator).to(device)
             x = (1 - sigma) * x0 + sigma * noise
-            level = torch.full((batch, tokens), 1000 * sigma, device=device)
+            level = torch.full((batch,), 1000 * sigma, device=device)
             x0 = x - sigma * transformer(x, level, text, return_dict=False)[0].float()
             seen.append((x, x0))
         chunks.append([torch.stack(part, 1) for part in zip(*seen, strict=True)])
         processor.commits = True
-        transformer(x0, torch.zeros(batch, tokens, device=device), text, return_dict=False)
+        transformer(x0, torch.zeros(batch, device=device), text, return_dict=False)
         processor.commits = False
     processor.caches, processor.committed = False, {}
     states, made = (torch.cat(part, 3)[:, :, :, :num_frames] for part in zip(*chunks, strict=True))

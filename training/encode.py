@@ -2,8 +2,8 @@
 
 Writes shards `{latents: float16 [N, z, F, h, w], seeds: [N]}`, normalised per channel. The first
 shard of all measures `latents_mean` and `latents_std` and stores them in the VAE's config, as Wan
-has them. Shards that exist are skipped, so it can be stopped, restarted, and run
-beside the training.
+has them. Shards that exist are skipped, so it can be stopped, restarted, and run beside the
+training.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from training.common import (
     run_stage,
     step_generator,
 )
-from training.train_transformer import build_models, load_average
+from training.train_transformer import build_models, load_average, sample_sigmas
 from training.train_vae import HELD_OUT
 
 
@@ -48,14 +48,6 @@ def draw_captions(count: int, config: world.WorldConfig, generator: torch.Genera
         scene = world.sample_scene(int(rng.integers(HELD_OUT)), config)
         captions += [] if world.held_out(scene) else [scene.caption]
     return captions
-
-
-def noise_levels(
-    batch: int, chunks: int, least: float, most: float, generator: torch.Generator
-) -> torch.Tensor:
-    """Noise levels `[B, N]`: uniform in [least, most], then Wan's shift of 5."""
-    u = least + (most - least) * torch.rand((batch, chunks), generator=generator)
-    return 5 * u / (1 + 4 * u)
 
 
 def predict_x0(
@@ -118,11 +110,10 @@ def main() -> None:
     teacher.to(device).requires_grad_(False)
     student, critic = (copy.deepcopy(teacher).requires_grad_(True) for _ in range(2))
     chunk = saved["config"]["chunk_size"]
-    looks = {m: causal.install(m, chunk) for m in (teacher, student, critic)}
-    if saved["config"]["compile"]:
-        for model in looks:
-            for block in model.blocks:
-                block.compile(dynamic=False)
+    compiled = saved["config"]["compile"]
+    looks = {
+        m: causal.install(m, chunk, compile_blocks=compiled) for m in (teacher, student, critic)
+    }
     ema = Ema({"transformer": student, "text_encoder": encoder}, config["ema"])
     optimizers = {
         name: torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.0, 0.99), weight_decay=0.0)
@@ -167,6 +158,7 @@ def main() -> None:
             generator = step_generator(config["seed"] + 97 * number, index)
             size = stage["rollouts"][index % len(stage["rollouts"])]
             batch, frames = size["batch"], size["frames"]
+            shape = (batch, frames // chunk)
             fade = 1 - 0.9 * max(0.0, index / stage["steps"] - 0.5) * 2 * stage["decay"]
             captions = draw_captions(batch, world_config, generator)
             with torch.autocast(device.type, torch.bfloat16, enabled=saved["config"]["autocast"]):
@@ -177,7 +169,7 @@ def main() -> None:
                     )
                 exits = torch.randint(len(causal.SIGMAS), (batch,), generator=generator)
                 rows = torch.arange(batch)
-                sigmas = noise_levels(batch, frames // chunk, 0.02, 0.98, generator).to(device)
+                sigmas = sample_sigmas(shape, generator, most=0.98).to(device)
                 x0 = made[rows, exits]
                 noisy = add_noise(x0, sigmas, chunk, generator)
                 guess = predict_x0(critic, looks[critic], video, noisy, sigmas, embeds)
@@ -190,10 +182,9 @@ def main() -> None:
                 return numbers
             with torch.autocast(device.type, torch.bfloat16, enabled=saved["config"]["autocast"]):
                 start = torch.tensor(causal.SIGMAS)[exits].to(device)[:, None]
-                start = start.expand(-1, frames // chunk)
+                start = start.expand(shape)
                 x0 = predict_x0(student, looks[student], video, states[rows, exits], start, embeds)
-                least, most = config["matched_levels"]
-                sigmas = noise_levels(batch, frames // chunk, least, most, generator).to(device)
+                sigmas = sample_sigmas(shape, generator, *config["matched_levels"]).to(device)
                 with torch.no_grad():
                     noisy = add_noise(x0.detach(), sigmas, chunk, generator)
                     free = empty.expand(batch, -1, -1)

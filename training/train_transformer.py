@@ -62,9 +62,11 @@ class LatentPool:
         return torch.stack([self.latents[i][:, :frames].float() for i in picks]), captions
 
 
-def sample_sigmas(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    """Noise levels, uniform above 0.02 before Wan's shift of 5."""
-    u = 0.02 + 0.98 * torch.rand(shape, generator=generator)
+def sample_sigmas(
+    shape: tuple[int, ...], generator: torch.Generator, least: float = 0.02, most: float = 1.0
+) -> torch.Tensor:
+    """Noise levels: uniform in [least, most], then Wan's shift of 5."""
+    u = least + (most - least) * torch.rand(shape, generator=generator)
     return 5 * u / (1 + 4 * u)
 
 
@@ -77,15 +79,15 @@ def stream_loss(
     generator: torch.Generator,
 ) -> torch.Tensor:
     """Flow matching of the later chunks of `[B, C, F, h, w]` given the clean ones before them."""
-    b, c, f, h, w = target.shape
-    chunk = processor.chunk_size
-    sigmas = sample_sigmas((b, streams, f // chunk), generator)
-    sigmas = sigmas.repeat_interleave(chunk, 2).to(target.device)
+    later = target[:, None, :, processor.chunk_size :]
+    b, _, c, f, h, w = later.shape
+    sigmas = sample_sigmas((b, streams, f // processor.chunk_size), generator)
+    sigmas = sigmas.repeat_interleave(processor.chunk_size, 2).to(target.device)
     noise = torch.randn((b, streams, c, f, h, w), generator=generator).to(target.device)
     level = sigmas[:, :, None, :, None, None]
-    noisy = (1 - level) * target[:, None] + level * noise
+    noisy = (1 - level) * later + level * noise
     flow = causal.predict_flow(transformer, processor, target, noisy, sigmas, embeds)
-    return (flow - (noise - target[:, None])).pow(2)[:, :, :, chunk:].mean()
+    return (flow - (noise - later)).pow(2).mean()
 
 
 def first_loss(
@@ -148,10 +150,7 @@ def main() -> None:
     tokenizer, transformer, encoder = build_models(config)
     modules = {"transformer": transformer.to(device), "text_encoder": encoder.to(device)}
     parameters = [p for module in modules.values() for p in module.parameters()]
-    processor = causal.install(transformer, config["chunk_size"])
-    if config["compile"]:
-        for block in transformer.blocks:
-            block.compile(dynamic=False)
+    processor = causal.install(transformer, config["chunk_size"], compile_blocks=config["compile"])
     optimizers = build_optimizers(modules, 1e-3)
     if config["init"]:
         start = torch.load(config["init"], map_location="cpu", weights_only=False)["state"]

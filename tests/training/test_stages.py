@@ -158,7 +158,7 @@ def test_matching_moves_a_student_onto_the_teachers_distribution():
     optimizer = torch.optim.SGD([offset], lr=0.05)
     for _ in range(200):
         made = offset + torch.randn(64, 1, 3, 1, 1, generator=generator)
-        sigmas = train_student.noise_levels(64, 1, 0.05, 0.98, generator)
+        sigmas = train_transformer.sample_sigmas((64, 1), generator, 0.05, 0.98)
         noisy = train_student.add_noise(made.detach(), sigmas, 3, generator)
         level = train_student.spread(sigmas, 3)
         trust = (1 - level) / ((1 - level) ** 2 + level**2)  # of a unit Gaussian seen in noise

@@ -183,10 +183,10 @@ class LayerCache:
             stop = start + some.shape[1]
             self.frames[:, :, start:stop] = self.frames[:, self.rows, some]
             start = stop
-        waiting = slice(self.budget, start)
-        for known in (self.stats.mean, self.stats.var):
-            known[:, :, waiting] = known[:, self.rows, slots]
-        self.frame_index[:, waiting] = self.frame_index[self.rows, slots]
+        waiting, origin = self.stats.between(self.budget, start), self.stats.at(self.rows, slots)
+        waiting.mean.copy_(origin.mean)
+        waiting.var.copy_(origin.var)
+        self.frame_index[:, self.budget : start] = self.frame_index[self.rows, slots]
 
     def staged_groups(self) -> Iterator[tuple[int, int]]:
         """Ranges of staging slots, so that copies of a group's frames stay small."""
