@@ -134,12 +134,17 @@ def build_models(config: dict[str, Any]) -> tuple[Any, WanTransformer3DModel, An
 def load_average(modules: dict[str, torch.nn.Module], shadow: dict[str, torch.Tensor]) -> None:
     """Put a checkpoint's averaged weights (`state["ema"]`) into modules, where the shapes agree.
 
-    A model with another patch size keeps its own patch embedding and output projection.
+    A model with another patch size keeps its own patch embedding and output projection. A block
+    that the checkpoint lacks adds nothing at first: what it would write is zero.
     """
+    writes = ("attn1.to_out.0.", "attn2.to_out.0.", "ffn.net.2.")
     for name, module in modules.items():
         for key, value in module.state_dict().items():
-            if shadow[f"{name}.{key}"].shape == value.shape:
-                value.copy_(shadow[f"{name}.{key}"])
+            known = shadow.get(f"{name}.{key}")
+            if known is not None and known.shape == value.shape:
+                value.copy_(known)
+            elif known is None and key.partition(".")[2].partition(".")[2].startswith(writes):
+                value.zero_()
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ def tiny_config(folder: Path, **stage: Any) -> dict[str, Any]:
     first["clips"] = first["firsts"] = str(folder / "latents")
     return {
         **config,
+        "init": None,
         "out": str(folder / "out"),
         "device": "cpu",
         "transformer": TINY,
@@ -148,6 +149,19 @@ def test_student_stages_restart_bit_for_bit_and_move_the_student(
     student = torch.load(pool / "a/0-all.pt", weights_only=False)["state"]["models"]["student"]
     assert any(not torch.equal(teacher[f"transformer.{key}"], student[key]) for key in student)
     assert float((pool / "a/0-all.csv").read_text().splitlines()[2].split(",")[-1]) > 0
+
+
+def test_a_deeper_model_begins_as_the_shallow_one():
+    config = tiny_config(Path())
+    _, shallow, _ = train_transformer.build_models(config)
+    layers = config["transformer"]["num_layers"] + 2
+    deeper = {**config, "seed": 9, "transformer": {**config["transformer"], "num_layers": layers}}
+    _, deep, _ = train_transformer.build_models(deeper)
+    shadow = {f"transformer.{key}": value for key, value in shallow.state_dict().items()}
+    train_transformer.load_average({"transformer": deep}, shadow)
+    inputs = torch.randn(1, 16, 3, 8, 8), torch.tensor([500.0]), torch.randn(1, 5, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(deep(*inputs)[0], shallow(*inputs)[0], atol=1e-6, rtol=1e-5)
 
 
 def test_matching_moves_a_student_onto_the_teachers_distribution():
