@@ -66,10 +66,11 @@ def test_only_the_slots_named_are_rotated(cache: LayerCache) -> None:
     slots = cache.slots(0, 3)
     cache.write(slots, *torch.randn(2, *SHAPE))
     rope = Rope(12, 2, 2)
-    position = torch.tensor([[4, 0], [2, 9]])
-    cache.rotate(slots[:, :2], position, rope)
-    torch.testing.assert_close(cache.rotated[:, :2], rope.at(position)(cache.key[:, :2]))
-    assert not cache.rotated[:, 2:].any()
+    position = torch.tensor([[4, 0, 7], [2, 9, 1]])
+    cache.rotate(range(1, 3), position, rope)
+    expected = rope.at(position[:, 1:])(cache.key[:, 1:3])
+    assert torch.equal(cache.rotated[:, 1:3], expected)
+    assert not cache.rotated[:, [0, 3, 4, 5]].any()
 
 
 def test_an_empty_cache_says_so() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 
@@ -33,6 +34,14 @@ def test_only_differences_of_positions_matter_to_inner_products() -> None:
     torch.testing.assert_close(product(7, 2), product(1_000_007, 1_000_002), atol=1e-4, rtol=1e-4)
 
 
-def test_low_precision_keeps_its_dtype() -> None:
-    x = torch.randn(1, 1, 6, 2, 12, dtype=torch.bfloat16)
-    assert Rope(12, 2, 3).at(torch.zeros(1, 1))(x).dtype == torch.bfloat16
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_in_place_or_not_the_bits_and_the_dtype_are_the_same(dtype: torch.dtype) -> None:
+    x = torch.randn(1, 2, 6, 2, 12, dtype=dtype)
+    rotation = Rope(12, 2, 3).at(torch.tensor([[0, 5]]))
+    expected = rotation(x)
+    assert expected.dtype == dtype
+    buffer = torch.zeros(1, 4, 6, 2, 12, dtype=dtype)
+    buffer[:, 1:3] = x
+    rotation.turn_(buffer[:, 1:3])
+    assert torch.equal(buffer[:, 1:3], expected)
+    assert not buffer[:, [0, 3]].any()

@@ -143,10 +143,15 @@ def test_a_steady_chunk_rotates_at_most_30_frames_of_keys_a_layer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rotated = []
-    rotate = Rotation.__call__
-    monkeypatch.setattr(
-        Rotation, "__call__", lambda self, x: rotated.append(x.shape[1]) or rotate(self, x)
-    )
+
+    def count(name: str) -> None:
+        rotate = getattr(Rotation, name)
+        monkeypatch.setattr(
+            Rotation, name, lambda self, x: rotated.append(x.shape[1]) or rotate(self, x)
+        )
+
+    count("__call__")
+    count("turn_")
     per_chunk: list[int] = []
     latents_of(
         POLICIES.parse("tethercache"),

@@ -76,23 +76,28 @@ def remember(
     """
     key, value = key.unflatten(1, (frames, -1)), value.unflatten(1, (frames, -1))
     cache.allocate(key)
-    moved: list[Tensor] = []
+    moved = settled = None
     if pass_.first:
         room = policy.make_room(cache, frames)
         cache.open(room.slots)
-        moved += [room.moved] if room.moved is not None else []
-    cache.write(cache.current, key, value)
+        moved = room.moved
+    if pass_.first or pass_.commits or not cache.keep_rotated:
+        cache.write(cache.current, key, value)
+    else:  # nobody reads unrotated keys of a noisy chunk
+        cache.write_values(cache.current, value)
     if pass_.commits:
-        cache.commit(cache.current)
+        if policy.needs_statistics:
+            cache.commit(cache.current)
         settled = policy.settle(cache, query)
-        moved += [settled] if settled is not None else []
 
     read = policy.read(cache, pass_)
     now = cache.turn_of_chunk(read.position, rope)
     if cache.keep_rotated:
-        cache.rotated[cache.rows, cache.current] = now(key)
-        for slots in moved:
-            cache.rotate(slots, read.position.gather(1, slots), rope)
+        if moved is None:
+            cache.rotated[cache.rows, cache.current] = now(key)
+        for slots in (moved, settled):
+            if slots is not None:
+                cache.rotate(slots, read.position, rope)
     return read, now
 
 

@@ -163,11 +163,15 @@ class LayerCache:
     def write(self, slots: Tensor, key: Tensor, value: Tensor) -> None:
         """Put unrotated `key` and `value` `[B, F, T, H, D]` into `slots` `[B, F]`."""
         self.frames[0, self.rows, slots] = key
+        self.write_values(slots, value)
+
+    def write_values(self, slots: Tensor, value: Tensor) -> None:
+        """Put `value` `[B, F, T, H, D]` into `slots` `[B, F]`; the unrotated keys stay."""
         self.frames[1, self.rows, slots] = value
 
     def commit(self, slots: Tensor) -> None:
         """Take the statistics of the frames in `slots` `[B, F]`, which are final from now on."""
-        for (some,) in self.in_groups(slots):
+        for some in self.in_groups(slots):
             self.note(some, FrameStats.of(self.frames[:, self.rows, some]))
 
     def note(self, slots: Tensor, stats: FrameStats) -> None:
@@ -179,7 +183,7 @@ class LayerCache:
         """Copy the frames in `slots` `[B, F]`, with all that is known of them, to staging."""
         self.staged = slots.shape[1]
         start = self.budget
-        for (some,) in self.in_groups(slots):
+        for some in self.in_groups(slots):
             stop = start + some.shape[1]
             self.frames[:, :, start:stop] = self.frames[:, self.rows, some]
             start = stop
@@ -190,9 +194,7 @@ class LayerCache:
 
     def staged_groups(self) -> Iterator[tuple[int, int]]:
         """Ranges of staging slots, so that copies of a group's frames stay small."""
-        first, size = self.budget, self._group()
-        for start in range(first, first + self.staged, size):
-            yield start, min(start + size, first + self.staged)
+        return self._groups(range(self.budget, self.budget + self.staged))
 
     def empty_staging(self) -> None:
         """Forget the frames that were set aside."""
@@ -204,10 +206,9 @@ class LayerCache:
         self.frame_index[self.rows, target] = self.frame_index[self.rows, source]
         self._rank = None
 
-    def rotate(self, slots: Tensor, position: Tensor, rope: Rope) -> None:
-        """Refresh `rotated` for `slots` `[B, F]`, which now stand at time `position` `[B, F]`."""
-        for some, here in self.in_groups(slots, position):
-            self.rotated[self.rows, some] = rope.at(here)(self.key[self.rows, some])
+    def rotate(self, slots: range, position: Tensor, rope: Rope) -> None:
+        """Refresh `rotated` for `slots`; `position` `[B, readable]` says where each one stands."""
+        self._rotate_into(self.rotated, slots, position, rope)
 
     def rotate_on_read(self, position: Tensor, rope: Rope) -> Tensor:
         """All readable keys at their `position` `[B, readable]`, `[B, readable, T, H, D]`.
@@ -215,14 +216,24 @@ class LayerCache:
         For caches that do not keep rotated keys: a third less memory for a rotation in every pass.
         """
         keys = torch.empty_like(self.key[:, : self.readable])
-        for some, here in self.in_groups(self.slots(0, self.readable), position):
-            keys[self.rows, some] = rope.at(here)(self.key[self.rows, some])
+        self._rotate_into(keys, range(self.readable), position, rope)
         return keys
 
-    def in_groups(self, *slots: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Cut tensors `[B, F]` along F, so that copies of a group's frames stay small."""
+    def _rotate_into(self, target: Tensor, slots: range, position: Tensor, rope: Rope) -> None:
+        for start, stop in self._groups(slots):
+            keys = target[:, start:stop]
+            keys.copy_(self.key[:, start:stop])
+            rope.at(position[:, start:stop]).turn_(keys)
+
+    def in_groups(self, slots: Tensor) -> tuple[Tensor, ...]:
+        """Cut `slots` `[B, F]` along F, so that copies of a group's frames stay small."""
+        groups: tuple[Tensor, ...] = slots.split(self._group(), dim=1)
+        return groups
+
+    def _groups(self, slots: range) -> Iterator[tuple[int, int]]:
         size = self._group()
-        return zip(*(some.split(size, dim=1) for some in slots), strict=True)
+        for start in range(slots.start, slots.stop, size):
+            yield start, min(start + size, slots.stop)
 
     def _group(self) -> int:
         return max(1, GROUP // self.frames[0, :, 0].numel())

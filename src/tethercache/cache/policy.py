@@ -60,11 +60,12 @@ class Room:
 
     Attributes:
         slots: the slots of the chunk's frames `[B, chunk]`.
-        moved: readable slots whose position changes by this `[B, F]`, or None.
+        moved: readable slots whose position changes by this, the chunk's own among them; None if no
+            other frame moves.
     """
 
     slots: Tensor
-    moved: Tensor | None = None
+    moved: range | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ class Policy(ABC):
     def sink_size(self) -> int:
         """S: the number of first frames that are never changed or dropped."""
 
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether the policy uses `LayerCache.stats`; else they are not taken."""
+        return True
+
     def staging(self, chunk: int | None = None) -> int:
         """The number of staging slots the policy needs, in frames.
 
@@ -112,8 +118,8 @@ class Policy(ABC):
     def make_room(self, cache: LayerCache, frames: int) -> Room:
         """Choose the slots of the next `frames` latent frames and set aside what leaves them."""
 
-    def settle(self, cache: LayerCache, query: Tensor) -> Tensor | None:
-        """Decide about the frames set aside; returns the slots that moved `[B, F]`, if any.
+    def settle(self, cache: LayerCache, query: Tensor) -> range | None:
+        """Decide about the frames set aside; returns the slots that may have changed, if any.
 
         Args:
             cache: the layer's cache; the clean chunk is already written and measured.

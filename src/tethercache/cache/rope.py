@@ -26,8 +26,17 @@ class Rotation:
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Rotate `frames` `[B, F, T, H, D]`; the result has the dtype of the input."""
-        pairs = torch.view_as_complex(frames.float().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * self.turn).flatten(-2).to(frames.dtype)
+        return self._turned(frames).to(frames.dtype)
+
+    def turn_(self, frames: Tensor) -> None:
+        """Rotate `frames` `[B, F, T, H, D]` where they are."""
+        if frames.dtype == torch.float32:
+            _pairs(frames).mul_(self.turn)
+        else:
+            frames.copy_(self._turned(frames))
+
+    def _turned(self, frames: Tensor) -> Tensor:
+        return torch.view_as_real(_pairs(frames.float()) * self.turn).flatten(-2)
 
 
 class Rope:
@@ -78,6 +87,10 @@ _ANGLE = torch.float64
 def _frequencies(channels: int, theta: float, device: torch.device | str) -> Tensor:
     exponents = torch.arange(0, channels, 2, device=device, dtype=_ANGLE) / max(channels, 1)
     return theta**-exponents
+
+
+def _pairs(frames: Tensor) -> Tensor:
+    return torch.view_as_complex(frames.unflatten(-1, (-1, 2)))
 
 
 def _turn(angles: Tensor) -> Tensor:

@@ -92,13 +92,13 @@ class TetherCache(Policy):
         """Append while there is room; then set the oldest recent frames aside."""
         if cache.readable < self.budget:
             return Room(cache.grow(frames))
-        by_age = cache.oldest_first(self.sink + self.memory, self.budget)
-        leaving, staying = by_age[:, :frames], by_age[:, frames:]
+        recent = range(self.sink + self.memory, self.budget)
+        leaving = cache.oldest_first(recent.start, recent.stop)[:, :frames]
         if self.memory:
             cache.set_aside(leaving)
-        return Room(slots=leaving, moved=staying)
+        return Room(slots=leaving, moved=recent)
 
-    def settle(self, cache: LayerCache, query: Tensor) -> Tensor | None:
+    def settle(self, cache: LayerCache, query: Tensor) -> range | None:
         """Let the frames set aside compete with the memory; write the winners over the losers."""
         if not cache.staged:
             return None
@@ -116,7 +116,7 @@ class TetherCache(Policy):
             cache.note(there, after)
         cache.relabel(staged, target)
         cache.empty_staging()
-        return members
+        return range(self.sink, trusted_end)
 
     def read(self, cache: LayerCache, pass_: Pass) -> Read:
         """All readable frames at their ranks in time."""

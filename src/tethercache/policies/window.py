@@ -48,6 +48,11 @@ class Window(Policy):
         """S, the sink."""
         return self.sink
 
+    @property
+    def needs_statistics(self) -> bool:
+        """Age alone decides."""
+        return False
+
     def check_chunk(self, committed: int, frames: int) -> None:
         """The sink and one whole chunk must fit into the window."""
         if self.sink + frames > self.window:
@@ -62,11 +67,10 @@ class Window(Policy):
         fresh = cache.grow(frames - overflow)
         if not overflow:
             return Room(fresh)
-        by_age = cache.oldest_first(self.sink, before)
-        leaving, staying = by_age[:, :overflow], by_age[:, overflow:]
+        leaving = cache.oldest_first(self.sink, before)[:, :overflow]
         return Room(
             slots=torch.cat((leaving, fresh), dim=1),
-            moved=staying if self.positions == "relative" else None,
+            moved=range(self.sink, self.window) if self.positions == "relative" else None,
         )
 
     def read(self, cache: LayerCache, pass_: Pass) -> Read:
