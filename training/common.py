@@ -105,13 +105,17 @@ class Ema:
 
 
 class CurveLog:
-    """Appends rows to a CSV; `plot` draws its columns as a PNG."""
+    """Appends rows to a CSV, whose first column is the step; `plot` draws the others as a PNG.
 
-    def __init__(self, path: Path, columns: list[str]) -> None:
+    Rows behind step `done`, of a run that was killed and now goes on from there, are dropped.
+    """
+
+    def __init__(self, path: Path, columns: list[str], done: int) -> None:
         self.path, self.columns = path, columns
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            path.write_text(",".join(columns) + "\n")
+        rows = path.read_text().splitlines()[1:] if path.exists() else []
+        rows = [row for row in rows if float(row.partition(",")[0]) <= done]
+        path.write_text("\n".join([",".join(columns), *rows]) + "\n")
 
     def add(self, **values: float) -> None:
         """Append one row and print it."""
@@ -172,7 +176,7 @@ def run_stage(
         first, before = saved["step"], saved["seconds"]
         print(f"{name}: restarting at step {first} ({before:.0f} s so far)", flush=True)
     leads = not dist.is_initialized() or dist.get_rank() == 0
-    log = CurveLog(folder / f"{name}.csv", ["step", "seconds", *columns]) if leads else None
+    log = CurveLog(folder / f"{name}.csv", ["step", "seconds", *columns], first) if leads else None
     start = last_save = time.monotonic()
     sums: dict[str, float] = {}
     done = logged = first

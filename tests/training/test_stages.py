@@ -15,7 +15,7 @@ from training import (
     train_vae,
     world,
 )
-from training.common import Muon, orthogonalise, run_stage, step_generator
+from training.common import CurveLog, Muon, orthogonalise, run_stage, step_generator
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 TINY = {
@@ -162,6 +162,14 @@ def test_a_deeper_model_begins_as_the_shallow_one():
     inputs = torch.randn(1, 16, 3, 8, 8), torch.tensor([500.0]), torch.randn(1, 5, 24)
     with torch.no_grad():
         torch.testing.assert_close(deep(*inputs)[0], shallow(*inputs)[0], atol=1e-6, rtol=1e-5)
+
+
+def test_a_run_that_goes_on_drops_the_rows_it_will_write_again(tmp_path: Path):
+    log = CurveLog(tmp_path / "run.csv", ["step", "loss"], 0)
+    for step in (20, 40, 60):
+        log.add(step=step, loss=1)
+    CurveLog(tmp_path / "run.csv", ["step", "loss"], 45).add(step=60, loss=2)
+    assert (tmp_path / "run.csv").read_text() == "step,loss\n20,1\n40,1\n60,2\n"
 
 
 def test_matching_moves_a_student_onto_the_teachers_distribution():
