@@ -72,7 +72,9 @@ class LayerCache:
     """Keys and values of one block for B samples.
 
     Attributes:
-        frames: unrotated keys and, behind them, values: `[2, B, slots, T, H, D]`.
+        frames: unrotated keys and, behind them, values: `[2, B, slots, T, H, D]`. In the denoising
+            passes the keys of the chunk in progress are those of its first pass, unless
+            `keep_rotated` is off.
         rotated: keys as attention reads them, `[B, budget, T, H, D]`, if they are kept.
         frame_index: global index of the latent frame in each slot, int64 `[B, slots]`.
         stats: statistics of each frame, taken when it is committed, `[2, B, slots, H, D]`.
