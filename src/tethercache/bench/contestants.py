@@ -171,6 +171,7 @@ class Contestant:
             (attention, "dispatch_attention_fn", TRANSFORMER),
             (bare, "dispatch_attention_fn", TRANSFORMER),
             *((LayerCache, name, f"{CACHE}: {name}") for name in ("write", "commit", "set_aside")),
+            (LayerCache, "write_values", f"{CACHE}: write"),
             *(
                 (kind, at, f"{CACHE}: rotate")
                 for kind, at in ((Rotation, "__call__"), (Rope, "at"))
