@@ -23,13 +23,9 @@ BATCH = 16
 
 
 @torch.no_grad()
-def encode_clips(
-    vae: AutoencoderKLWan, seeds: list[int], frames: int, config: world.WorldConfig
-) -> torch.Tensor:
-    """Unnormalised latents `[N, z, F, h, w]`, `frames` latent frames of each seed's scene."""
-    pixels = np.stack(
-        [world.render(world.sample_scene(s, config), 4 * frames - 3)[0] for s in seeds]
-    )
+def encode_scenes(vae: AutoencoderKLWan, scenes: list[world.Scene], frames: int) -> torch.Tensor:
+    """Unnormalised latents `[N, z, F, h, w]`, `frames` latent frames of each scene's render."""
+    pixels = np.stack([world.render(scene, 4 * frames - 3)[0] for scene in scenes])
     video = torch.from_numpy(pixels).permute(0, 4, 1, 2, 3).to(vae.device).float() / 127.5 - 1
     return vae.encode(video).latent_dist.mode()
 
@@ -67,17 +63,20 @@ def main() -> None:
             continue
         start = time.monotonic()
         seeds: list[int] = []
+        scenes: list[world.Scene] = []
         seed = config["first_seed"] + shard * config["per_shard"] * 2
         while len(seeds) < config["per_shard"]:
-            if not world.held_out(world.sample_scene(seed, world_config)):
+            scene = world.sample_scene(seed, world_config)
+            if not world.held_out(scene):
                 seeds.append(seed)
+                scenes.append(scene)
             seed += 1
         assert seed < HELD_OUT
         frames = config["latent_frames"]
         latents = torch.cat(
             [
-                encode_clips(vae, seeds[i : i + BATCH], frames, world_config).cpu()
-                for i in range(0, len(seeds), BATCH)
+                encode_scenes(vae, scenes[i : i + BATCH], frames).cpu()
+                for i in range(0, len(scenes), BATCH)
             ]
         )
         if not scaled.exists():

@@ -30,7 +30,7 @@ import torch
 from tethercache import POLICIES, CausalVideoPipeline
 from training import oracle, world
 from training.common import load_config
-from training.sample import held_out_scenes
+from training.sample import held_out_scenes, interval
 
 Array = npt.NDArray[Any]
 
@@ -130,16 +130,9 @@ def render_features(config: dict[str, Any], folder: Path) -> Array:
     return loaded
 
 
-def interval(values: Array, rng: np.random.Generator, draws: int = 2000) -> list[float]:
-    """Mean and its 95 % bootstrap interval over prompts, of `[prompts]` (seeds averaged)."""
-    picks = rng.integers(len(values), size=(draws, len(values)))
-    low, high = np.nanquantile(np.nanmean(values[picks], 1), (0.025, 0.975))
-    return [round(float(x), 4) for x in (np.nanmean(values), low, high)]
-
-
 def report(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Curves in windows of `window_seconds`, by policy, from the batches that are there."""
-    todo, rng, width = videos(config), np.random.default_rng(0), config["window_seconds"]
+    todo, width = videos(config), config["window_seconds"]
     renders = render_features(config, folder)
     result: dict[str, Any] = {"seconds": config["seconds"], "window_seconds": width, "policies": {}}
     complete = True
@@ -157,7 +150,7 @@ def report(config: dict[str, Any], folder: Path) -> dict[str, Any]:
             for key in ("adherence", "identity"):
                 per_video = np.nanmean(merged[key][:, start : start + width], 1)
                 per_prompt = np.array([per_video[prompts == p].mean() for p in np.unique(prompts)])
-                curves[key].append(interval(per_prompt, rng))
+                curves[key].append(interval(per_prompt))
             inside = merged["features"][:, start : start + width]
             curves["frechet"].append(
                 round(frechet(inside.reshape(-1, inside.shape[-1]), renders), 3)

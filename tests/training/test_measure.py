@@ -1,0 +1,64 @@
+"""How samples and long runs are summed up: intervals, Fréchet distance, partial reports."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training import longrun, sample, world
+
+
+def test_interval_holds_the_mean_and_narrows_with_more_clips():
+    rng = np.random.default_rng(1)
+    mean, low, high = sample.interval(np.append(rng.normal(0.8, 0.1, 32), np.nan))
+    assert low < 0.8 < high
+    assert low < mean < high
+    _, low_more, high_more = sample.interval(rng.normal(0.8, 0.1, 3200))
+    assert high_more - low_more < (high - low) / 5
+
+
+def test_clean_renders_are_summed_up_as_right():
+    scenes = sample.held_out_scenes(2, world.WorldConfig((0.5, 0.5), 0))
+    summary, results = sample.summarise([world.render(s, 81)[0] for s in scenes], scenes)
+    assert summary["adherence_5s"] == summary["everything_right_5s"] == 1
+    assert summary["by_attribute"] == {"background": 1, "colour": 1, "shape": 1}
+    assert [r["prompt"] for r in results] == [s.caption for s in scenes]
+    swapped, _ = sample.summarise([world.render(s, 81)[0] for s in scenes[::-1]], scenes)
+    assert swapped["adherence_5s"] < 0.5
+
+
+def test_frechet_is_the_squared_shift_of_equal_clouds():
+    cloud = np.random.default_rng(2).normal(size=(400, 12)).astype(np.float16)
+    assert longrun.frechet(cloud, cloud) == pytest.approx(0, abs=1e-6)
+    assert longrun.frechet(cloud + np.float16(0.5), cloud) == pytest.approx(12 * 0.25, rel=1e-2)
+
+
+def write_batch(folder: Path, number: int, videos: list[int], adherence: float) -> None:
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(number)
+    np.savez(
+        folder / f"{number:03d}.npz",
+        videos=np.array(videos),
+        adherence=np.full((len(videos), 20), adherence),
+        identity=np.full((len(videos), 20), 1.0),
+        features=rng.normal(size=(len(videos), 20, 8)).astype(np.float16),
+    )
+
+
+def test_a_report_is_partial_until_every_batch_of_every_policy_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    renders = np.random.default_rng(9).normal(size=(64, 8)).astype(np.float16)
+    monkeypatch.setattr(longrun, "render_features", lambda *_: renders)
+    config: dict[str, Any] = {"prompts": 2, "seeds": 2, "seconds": 20, "window_seconds": 10}
+    config["policies"] = ["fifo", "tethercache"]
+    write_batch(tmp_path / "fifo", 0, [0, 1], 0.5)
+    write_batch(tmp_path / "fifo", 1, [2, 3], 0.9)
+    write_batch(tmp_path / "tethercache", 0, [0, 1], 0.8)
+    partial = longrun.report(config, tmp_path)
+    assert partial["state"] == "partial"
+    assert partial["policies"]["fifo"]["videos"] == 4
+    assert [row[0] for row in partial["policies"]["fifo"]["adherence"]] == [0.7, 0.7]
+    write_batch(tmp_path / "tethercache", 1, [2, 3], 0.8)
+    assert longrun.report(config, tmp_path)["state"] == "complete"
