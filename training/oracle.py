@@ -187,7 +187,7 @@ def _templates() -> tuple[np.ndarray, np.ndarray, list[str]]:
     for shape in world.SHAPES:
         turns = {"cube": 4, "pyramid": 3, "star": 5}.get(shape)
         angles = np.arange(8) / 8 * 2 * np.pi / turns if turns else np.zeros(1)
-        for radius in np.arange(7.0, 13.6, 0.5):
+        for radius in np.arange(7.0, 14.6, 0.5):
             thing = world.Thing("red", shape, "big", "float", radius, (0, 0), (0, 0), 1, 0)
             for shift in (0.0, 0.5):
                 for angle in angles:

@@ -37,7 +37,8 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "star": ("star",),
     "ring": ("ring", "hoop"),
 }
-SIZES: dict[str, float] = {"small": 9.0, "big": 12.0}  # half width in pixels
+SIZES: dict[str, float] = {"small": 11.0, "big": 13.5}  # half width in pixels
+CROWD = {1: 1.0, 2: 1.0, 3: 0.72}  # half widths shrink when so many share the picture
 MOTIONS: dict[str, tuple[str, ...]] = {
     "roll": ("rolling", "rolling along"),
     "bounce": ("bouncing", "jumping"),
@@ -141,17 +142,17 @@ def sample_scene(seed: int, config: WorldConfig = WorldConfig()) -> Scene:
     landmarks = tuple((str(rng.choice(LANDMARKS)), float(x)) for x in spots) if pans else ()
     colours = rng.choice(list(COLOURS), size=count, replace=False)
     while True:
-        things = tuple(_sample_thing(rng, str(colour)) for colour in colours)
+        things = tuple(_sample_thing(rng, str(colour), CROWD[count]) for colour in colours)
         if _visible_half_the_time(things, config.clip_frames):
             break
     scene = Scene(background, time, things, int(rng.integers(2**31)), pan, pan_period, landmarks)
     return Scene(**{**scene.__dict__, "caption": caption(scene, rng)})
 
 
-def _sample_thing(rng: np.random.Generator, colour: str) -> Thing:
+def _sample_thing(rng: np.random.Generator, colour: str, scale: float) -> Thing:
     shape, size = str(rng.choice(list(SHAPES))), str(rng.choice(list(SIZES)))
     motion = str(rng.choice(list(MOTIONS)))
-    r = SIZES[size] + float(rng.uniform(-0.5, 0.5))
+    r = scale * (SIZES[size] + float(rng.uniform(-0.5, 0.5)))
     lo, hi = r + 2, SIZE - r - 2
     period, phase = float(rng.uniform(72, 104)), float(rng.uniform())
     mid = float(rng.uniform(SIZE * 0.45, SIZE * 0.55))
@@ -161,7 +162,7 @@ def _sample_thing(rng: np.random.Generator, colour: str) -> Thing:
         centre = (float(rng.uniform(lo + 6, hi - 6)), hi - float(rng.uniform(0, 6)))
         reach, period = (6.0, float(rng.uniform(22, 28))), float(rng.uniform(24, 32))
     elif motion == "orbit":
-        reach = (float(rng.uniform(14, 17)), float(rng.uniform(12, 15)))
+        reach = (float(rng.uniform(12, 15)), float(rng.uniform(11, 14)))
         centre, period = (mid, mid), float(rng.uniform(48, 72))
     elif motion == "drift":
         centre, reach = (SIZE / 2, SIZE / 2), (SIZE / 2 - lo, float(rng.uniform(8, 18)))
@@ -297,7 +298,7 @@ def _shape(
     fold = np.abs((theta + wedge) % (2 * wedge) - wedge)  # 0 at a corner, `wedge` between corners
     u, v = radius * np.cos(fold), radius * np.sin(fold)
     outer = r * {"cube": 1.18, "pyramid": 1.22, "star": 1.24}[thing.shape]
-    inner = outer * (0.5 if thing.shape == "star" else math.cos(wedge))
+    inner = outer * (0.44 if thing.shape == "star" else math.cos(wedge))
     px, py = inner * math.cos(wedge) - outer, inner * math.sin(wedge)
     return ((u - outer) * py - v * px) / math.hypot(px, py), shade
 
