@@ -45,7 +45,7 @@ def export(checkpoint: Path, vae_folder: Path, out: Path) -> int:
         "width": world.SIZE,
         "fps": world.FPS,
         "sigmas": [1.0, 0.75, 0.5, 0.25],
-        "context_noise": 0,
+        "context_noise": 0.0,
         "max_sequence_length": tokenizer.model_max_length,
     }
     (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")

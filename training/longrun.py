@@ -7,10 +7,10 @@ Held-out prompts x seeds x policies, `seconds` long each, through the package's 
 same noise for every policy. Videos are made in batches; a finished batch is a small file, so the
 run can be stopped, resumed and spread over several sessions or machines (`policies` and `batches`
 choose a part). Of every second a few frames are read: adherence to the prompt, identity with the
-video's own first seconds, and features of a network from a wheel for the Fréchet distance between
-windows of generated video and of renders.
+video's own first seconds, the objects' speed, and features of a network from a wheel for the
+Fréchet distance between windows of generated video and of renders.
 
-The report has means with 95 % bootstrap intervals over prompts, and says `partial` until every
+The report has values with 95 % bootstrap intervals over prompts, and says `partial` until every
 batch of every policy is there.
 
 Axes: V videos, F frames, H rows, W columns.
@@ -46,7 +46,7 @@ def run_batch(
     """Generate and read one batch of videos.
 
     Returns:
-        `adherence` and `identity` `[V, seconds]`, `features` float16 `[V, seconds, 1280]`.
+        `adherence`, `identity` and `speed` `[V, seconds]`, `features` float16 `[V, seconds, 1280]`.
     """
     scenes = held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
     chosen = [scenes[prompt] for prompt, _ in part]
@@ -66,11 +66,11 @@ def run_batch(
     frames = np.concatenate(kept, axis=1)
     readings = [oracle.read(video) for video in frames]
     rate = fps // every
+    pairs = list(zip(readings, chosen, strict=True))
     return {
-        "adherence": np.stack(
-            [oracle.adherence_per_second(r, s, rate) for r, s in zip(readings, chosen, strict=True)]
-        ),
+        "adherence": np.stack([oracle.adherence_per_second(r, s, rate) for r, s in pairs]),
         "identity": np.stack([oracle.identity_per_second(r, fps=rate) for r in readings]),
+        "speed": np.stack([oracle.speed_per_second(r, s, rate) for r, s in pairs]),
         "features": np.stack([features(video[::rate]) for video in frames]),
     }
 
@@ -107,10 +107,37 @@ def frechet(a: Array, b: Array, keep: int = 64) -> float:
 
     The full covariance of 1280 features would need more frames than a window has.
     """
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    centre = b.mean(0)
-    _, _, axes = np.linalg.svd(b - centre, full_matrices=False)
-    a, b = (a - centre) @ axes[:keep].T, (b - centre) @ axes[:keep].T
+    centre, axes = main_axes(b, keep)
+    return _distance((a - centre) @ axes, (b - centre) @ axes)
+
+
+def frechet_interval(
+    videos: Array, prompts: Array, b: Array, keep: int = 64, draws: int = 300
+) -> list[float]:
+    """`frechet` of all frames of videos `[V, F, d]`, and its 95 % bootstrap interval over prompts.
+
+    A resample has fewer distinct frames and so lies farther from anything; the interval is that of
+    the resamples, moved by the difference between their mean and the value.
+    """
+    centre, axes = main_axes(b, keep)
+    b, a = (b - centre) @ axes, (videos - centre) @ axes
+    value = _distance(a.reshape(-1, a.shape[-1]), b)
+    groups = [a[prompts == p].reshape(-1, a.shape[-1]) for p in np.unique(prompts)]
+    picks = np.random.default_rng(0).integers(len(groups), size=(draws, len(groups)))
+    drawn = np.array([_distance(np.concatenate([groups[i] for i in pick]), b) for pick in picks])
+    low, high = np.quantile(drawn, (0.025, 0.975)) - drawn.mean() + value
+    return [round(float(x), 3) for x in (value, low, high)]
+
+
+def main_axes(b: Array, keep: int) -> tuple[Array, Array]:
+    """Mean `[d]` and main axes `[d, keep]` of features `[n, d]`, float64."""
+    b = b.astype(np.float64)
+    _, _, axes = np.linalg.svd(b - b.mean(0), full_matrices=False)
+    return b.mean(0), axes[:keep].T
+
+
+def _distance(a: Array, b: Array) -> float:
+    """Fréchet distance between the Gaussians fitted to two clouds `[n, d]`."""
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     values, vectors = np.linalg.eigh(cov_b)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
@@ -145,15 +172,14 @@ def report(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         prompts = np.array([todo[i][0] for i in merged["videos"]])
         complete &= len(prompts) == len(todo)
-        curves: dict[str, list[Any]] = {"adherence": [], "identity": [], "frechet": []}
+        curves: dict[str, list[Any]] = {"adherence": [], "identity": [], "speed": [], "frechet": []}
         for start in range(0, config["seconds"] - width + 1, width):
-            for key in ("adherence", "identity"):
-                per_video = np.nanmean(merged[key][:, start : start + width], 1)
-                per_prompt = np.array([per_video[prompts == p].mean() for p in np.unique(prompts)])
-                curves[key].append(interval(per_prompt))
-            inside = merged["features"][:, start : start + width]
+            window = slice(start, start + width)
+            for key in ("adherence", "identity", "speed"):
+                per_prompt = [np.nanmean(merged[key][prompts == p, window]) for p in set(prompts)]
+                curves[key].append(interval(np.array(per_prompt)))
             curves["frechet"].append(
-                round(frechet(inside.reshape(-1, inside.shape[-1]), renders), 3)
+                frechet_interval(merged["features"][:, window], prompts, renders)
             )
         result["policies"][policy] = {"videos": len(prompts), **curves}
     result["state"] = "complete" if complete else "partial"

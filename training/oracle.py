@@ -123,6 +123,38 @@ def identity_per_second(
     return np.array(result)
 
 
+def speed(readings: list[Reading], colour: str, fps: int = world.FPS) -> float:
+    """Mean speed of the object of a colour in pixels a second; NaN if it is hardly there.
+
+    Taken over a quarter of a second, so that a jitter of a pixel from frame to frame counts little.
+    """
+    step = max(1, fps // 4)
+    gaps = [
+        np.hypot(*np.subtract(b.objects[colour].centre, a.objects[colour].centre)) * fps / step
+        for a, b in zip(readings[:-step], readings[step:], strict=True)
+        if colour in a.objects and colour in b.objects
+    ]
+    return float(np.mean(gaps)) if gaps else float("nan")
+
+
+def speed_per_second(
+    readings: list[Reading], truth: world.Scene, fps: int = world.FPS
+) -> np.ndarray:
+    """Mean speed of a scene's objects in each second, `[seconds]`, pixels a second; see `speed`."""
+    return np.array(
+        [
+            _mean([speed(part, thing.colour, fps) for thing in truth.things])
+            for part in _seconds(readings, fps)
+        ]
+    )
+
+
+def _mean(values: list[float]) -> float:
+    """Mean of those that are not NaN; NaN if none is left."""
+    kept = [value for value in values if not np.isnan(value)]
+    return float(np.mean(kept)) if kept else float("nan")
+
+
 def _seconds(readings: list[Reading], fps: int) -> list[list[Reading]]:
     return [readings[i : i + fps] for i in range(0, len(readings) - fps + 1, fps)]
 

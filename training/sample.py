@@ -119,9 +119,10 @@ def summarise(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What the oracle reads in the first five seconds: means over clips, and each clip."""
     five = 5 * world.FPS
-    results, curves = [], []
+    results, curves, speeds = [], [], []
     for scene, frames in zip(scenes, clips, strict=True):
         readings = oracle.read(frames)
+        speeds += [oracle.speed(readings[:five], thing.colour) for thing in scene.things]
         verdict = oracle.score(readings[:five], scene)
         curves.append(oracle.adherence_per_second(readings, scene))
         results.append({"prompt": scene.caption, **verdict.__dict__})
@@ -136,6 +137,7 @@ def summarise(
         "everything_right_5s": round(float(np.mean([r["everything"] for r in results])), 4),
         "by_attribute": {k: round(float(np.mean(values)), 4) for k, values in kinds.items()},
         "adherence_per_second": [round(float(v), 3) for v in np.mean(curves, 0)],
+        "speed_px_per_s": round(float(np.nanmean(speeds)), 2),
     }
     return summary, results
 

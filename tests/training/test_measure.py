@@ -34,6 +34,22 @@ def test_frechet_is_the_squared_shift_of_equal_clouds():
     assert longrun.frechet(cloud + np.float16(0.5), cloud) == pytest.approx(12 * 0.25, rel=1e-2)
 
 
+def test_frechet_interval_holds_the_value_and_narrows_with_more_prompts():
+    rng = np.random.default_rng(3)
+    renders = rng.normal(size=(400, 6))
+
+    def interval(prompts: int) -> list[float]:
+        shifts = rng.normal(0, 0.5, size=(prompts, 1, 1))
+        return longrun.frechet_interval(
+            rng.normal(size=(prompts, 10, 6)) + 1 + shifts, np.arange(prompts), renders, keep=6
+        )
+
+    few, many = interval(8), interval(200)
+    assert few[1] < few[0] < few[2]
+    assert many[1] < many[0] < many[2]
+    assert many[2] - many[1] < (few[2] - few[1]) / 2
+
+
 def write_batch(folder: Path, number: int, videos: list[int], adherence: float) -> None:
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(number)
@@ -42,6 +58,7 @@ def write_batch(folder: Path, number: int, videos: list[int], adherence: float) 
         videos=np.array(videos),
         adherence=np.full((len(videos), 20), adherence),
         identity=np.full((len(videos), 20), 1.0),
+        speed=np.full((len(videos), 20), 9.0),
         features=rng.normal(size=(len(videos), 20, 8)).astype(np.float16),
     )
 
@@ -60,5 +77,6 @@ def test_a_report_is_partial_until_every_batch_of_every_policy_is_there(
     assert partial["state"] == "partial"
     assert partial["policies"]["fifo"]["videos"] == 4
     assert [row[0] for row in partial["policies"]["fifo"]["adherence"]] == [0.7, 0.7]
+    assert partial["policies"]["fifo"]["speed"] == [[9.0, 9.0, 9.0]] * 2
     write_batch(tmp_path / "tethercache", 1, [2, 3], 0.8)
     assert longrun.report(config, tmp_path)["state"] == "complete"

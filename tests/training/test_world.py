@@ -109,3 +109,17 @@ def test_identity_is_kept_by_a_render_and_lost_when_the_object_goes():
     gone = oracle.read(np.concatenate([pixels[:80], empty, empty]))
     np.testing.assert_array_equal(oracle.identity_per_second(gone)[5:], 0)
     assert len(oracle.adherence_per_second(gone, scene)) == 7
+
+
+def test_speed_is_that_of_the_moving_object_and_nothing_when_it_freezes():
+    drawn = (world.sample_scene(seed, world.WorldConfig((1.0,), 0.0)) for seed in range(99))
+    scene = next(s for s in drawn if s.things[0].motion == "orbit")
+    frames, _ = world.render(scene, 32)
+    path = world.positions(scene.things[0], np.arange(0, 32, 4))[:, :2]
+    truth = 4 * np.hypot(*np.diff(path, axis=0).T).mean()
+    found = oracle.speed_per_second(oracle.read(frames), scene)
+    np.testing.assert_allclose(found, truth, rtol=0.3)
+    frozen = np.repeat(frames[:1], 32, axis=0)
+    assert oracle.speed_per_second(oracle.read(frozen), scene).tolist() == [0, 0]
+    empty, _ = world.render(world.Scene(scene.background, scene.time, (), scene.seed), 32)
+    assert np.isnan(oracle.speed_per_second(oracle.read(empty), scene)).all()
