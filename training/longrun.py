@@ -33,6 +33,7 @@ from training.common import load_config
 from training.sample import held_out_scenes, interval
 
 Array = npt.NDArray[Any]
+MEASURES = ("adherence", "identity", "speed")
 
 
 def videos(config: dict[str, Any]) -> list[tuple[int, int]]:
@@ -64,15 +65,8 @@ def run_batch(
         kept.append(chunk[:, picks].numpy())
         count += chunk.shape[1]
     frames = np.concatenate(kept, axis=1)
-    readings = [oracle.read(video) for video in frames]
-    rate = fps // every
-    pairs = list(zip(readings, chosen, strict=True))
-    return {
-        "adherence": np.stack([oracle.adherence_per_second(r, s, rate) for r, s in pairs]),
-        "identity": np.stack([oracle.identity_per_second(r, fps=rate) for r in readings]),
-        "speed": np.stack([oracle.speed_per_second(r, s, rate) for r, s in pairs]),
-        "features": np.stack([features(video[::rate]) for video in frames]),
-    }
+    found = [_read(v, s, fps // every) for v, s in zip(frames, chosen, strict=True)]
+    return {key: np.stack([measures[key] for measures in found]) for key in found[0]}
 
 
 def features(frames: Array) -> Array:
@@ -146,22 +140,47 @@ def _distance(a: Array, b: Array) -> float:
     return gap + float(np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
 
 
-def render_features(config: dict[str, Any], folder: Path) -> Array:
-    """Features of true renders of the same prompts, `[n, 1280]`, one frame a second."""
-    path = folder / "renders.npy"
+def read_renders(config: dict[str, Any], folder: Path, seconds: int = 20) -> dict[str, Array]:
+    """True renders of the same prompts, read as the videos are: what nothing can do better.
+
+    Returns:
+        As `run_batch`, `seconds` long, and `later`: the features of as many seconds after those.
+    """
+    path = folder / "renders.npz"
     if not path.exists():
+        every, rate = config["every"], world.FPS // config["every"]
         scenes = held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
-        times = np.arange(0, 20 * world.FPS, world.FPS)
-        np.save(path, np.concatenate([features(world.render(s, times)[0]) for s in scenes]))
-    loaded: Array = np.load(path)
-    return loaded
+        times = np.arange(0, 2 * seconds * world.FPS, every)
+        found = []
+        for scene in scenes:
+            first, later = np.split(world.render(scene, times)[0], 2)
+            found.append(_read(first, scene, rate) | {"later": features(later[::rate])})
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, **{key: np.stack([f[key] for f in found]) for key in found[0]})
+    return dict(np.load(path))
+
+
+def _read(frames: Array, scene: world.Scene, rate: int) -> dict[str, Array]:
+    """One video's measures, of uint8 `[F, H, W, 3]`, `rate` frames a second."""
+    readings = oracle.read(frames)
+    return {
+        "adherence": oracle.adherence_per_second(readings, scene, rate),
+        "identity": oracle.identity_per_second(readings, fps=rate),
+        "speed": oracle.speed_per_second(readings, scene, rate),
+        "features": features(frames[::rate]),
+    }
 
 
 def report(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Curves in windows of `window_seconds`, by policy, from the batches that are there."""
     todo, width = videos(config), config["window_seconds"]
-    renders = render_features(config, folder)
-    result: dict[str, Any] = {"seconds": config["seconds"], "window_seconds": width, "policies": {}}
+    truth = read_renders(config, folder)
+    flat = truth["features"].reshape(-1, truth["features"].shape[-1])
+    each = np.arange(len(truth["later"]))
+    reference = {key: interval(np.nanmean(truth[key], 1)) for key in MEASURES}
+    reference["frechet"] = frechet_interval(truth["later"], each, flat)
+    result: dict[str, Any] = {"seconds": config["seconds"], "window_seconds": width}
+    result |= {"renders": reference, "policies": {}}
     complete = True
     for policy in config["policies"]:
         paths = sorted((folder / policy.replace(":", "_")).glob("*.npz"))
@@ -172,18 +191,65 @@ def report(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         prompts = np.array([todo[i][0] for i in merged["videos"]])
         complete &= len(prompts) == len(todo)
-        curves: dict[str, list[Any]] = {"adherence": [], "identity": [], "speed": [], "frechet": []}
+        curves: dict[str, list[Any]] = {key: [] for key in (*MEASURES, "frechet")}
         for start in range(0, config["seconds"] - width + 1, width):
             window = slice(start, start + width)
-            for key in ("adherence", "identity", "speed"):
+            for key in MEASURES:
                 per_prompt = [np.nanmean(merged[key][prompts == p, window]) for p in set(prompts)]
                 curves[key].append(interval(np.array(per_prompt)))
-            curves["frechet"].append(
-                frechet_interval(merged["features"][:, window], prompts, renders)
-            )
+            curves["frechet"].append(frechet_interval(merged["features"][:, window], prompts, flat))
         result["policies"][policy] = {"videos": len(prompts), **curves}
     result["state"] = "complete" if complete else "partial"
     return result
+
+
+def table(result: dict[str, Any], at: tuple[int, ...] = (0, 30, 60, 120, 230)) -> str:
+    """A report as a Markdown table: each measure in the windows that begin `at` so many seconds."""
+    width = result["window_seconds"]
+    starts = [start for start in at if start + width <= result["seconds"]]
+    lines = ["| | policy | " + " | ".join(f"{s}-{s + width} s" for s in starts) + " | renders |"]
+    lines.append("|---" * (len(starts) + 3) + "|")
+    for key in (*MEASURES, "frechet"):
+        digits = 2 if key in ("adherence", "identity") else 1
+        for policy, curves in result["policies"].items():
+            cells = [
+                "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*curves[key][s // width], d=digits)
+                for s in starts
+            ]
+            last = f"{result['renders'][key][0]:.{digits}f}"
+            lines.append(f"| {key} | {policy} | " + " | ".join(cells) + f" | {last} |")
+    return "\n".join(lines)
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Draw a report: a panel a measure, a line a policy, bands for the intervals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = {
+        "adherence": "adherence to the prompt",
+        "identity": "identity with the first 5 s",
+        "speed": "speed of the objects, pixels a second",
+        "frechet": "Fréchet distance to renders",
+    }
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7), layout="constrained", sharex=True)
+    for axis, (key, name) in zip(axes.flat, names.items(), strict=True):
+        for policy, curves in result["policies"].items():
+            value, low, high = np.array(curves[key]).T
+            middle = (np.arange(len(value)) + 0.5) * result["window_seconds"]
+            (line,) = axis.plot(middle, value, label=f"{policy}, {curves['videos']} videos")
+            axis.fill_between(middle, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        axis.axhline(result["renders"][key][0], color="grey", linestyle=":", label="renders")
+        axis.set(title=name, xlim=(0, result["seconds"]))
+        axis.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize="small")
+    for axis in axes[1]:
+        axis.set_xlabel("seconds")
+    figure.suptitle(f"{result['state']} run, 95 % intervals over prompts")
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
 
 
 def main() -> None:
@@ -208,9 +274,10 @@ def main() -> None:
                 np.savez_compressed(partial, videos=np.array(part), **made)
                 partial.rename(path)
                 print(f"{policy} batch {number}: {time.perf_counter() - started:.0f} s", flush=True)
-    text = json.dumps(report(config, folder), indent=1) + "\n"
-    (folder / "report.json").write_text(text)
-    print(text)
+    result = report(config, folder)
+    (folder / "report.json").write_text(json.dumps(result) + "\n")
+    plot(result, folder / "report.png")
+    print(table(result))
 
 
 if __name__ == "__main__":

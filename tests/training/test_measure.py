@@ -66,8 +66,10 @@ def write_batch(folder: Path, number: int, videos: list[int], adherence: float) 
 def test_a_report_is_partial_until_every_batch_of_every_policy_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    renders = np.random.default_rng(9).normal(size=(64, 8)).astype(np.float16)
-    monkeypatch.setattr(longrun, "render_features", lambda *_: renders)
+    rng = np.random.default_rng(9)
+    renders = {key: np.full((2, 20), 1.0) for key in longrun.MEASURES}
+    renders |= {key: rng.normal(size=(2, 20, 8)) for key in ("features", "later")}
+    monkeypatch.setattr(longrun, "read_renders", lambda *_: renders)
     config: dict[str, Any] = {"prompts": 2, "seeds": 2, "seconds": 20, "window_seconds": 10}
     config["policies"] = ["fifo", "tethercache"]
     write_batch(tmp_path / "fifo", 0, [0, 1], 0.5)
@@ -79,4 +81,8 @@ def test_a_report_is_partial_until_every_batch_of_every_policy_is_there(
     assert [row[0] for row in partial["policies"]["fifo"]["adherence"]] == [0.7, 0.7]
     assert partial["policies"]["fifo"]["speed"] == [[9.0, 9.0, 9.0]] * 2
     write_batch(tmp_path / "tethercache", 1, [2, 3], 0.8)
-    assert longrun.report(config, tmp_path)["state"] == "complete"
+    complete = longrun.report(config, tmp_path)
+    assert complete["state"] == "complete"
+    assert "| adherence | tethercache | 0.80 [0.80, 0.80] | 1.00 |" in longrun.table(complete)
+    longrun.plot(complete, tmp_path / "report.png")
+    assert (tmp_path / "report.png").read_bytes()[1:4] == b"PNG"
