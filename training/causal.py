@@ -147,6 +147,8 @@ def install(
 
     With `compile_blocks` `torch.compile` makes the blocks faster; each shape is compiled once.
     """
+    if compile_blocks:
+        torch._dynamo.config.recompile_limit = 64  # shapes x models that share a block's code
     processor, text_processor = StreamAttention(chunk_size, transformer.rope), TextAttention()
     for block in transformer.blocks:
         block.attn1.set_processor(processor)
@@ -223,22 +225,36 @@ def rollout(
     num_frames: int,
     generator: torch.Generator,
     size: int = 8,
+    past: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Generate latents with the few-step sampler, keeping what it went through.
 
     All frames stay in a plain cache, so this is for the training window; beyond it,
-    `tethercache` itself generates.
+    `tethercache` itself generates. With a clean `past` `[B, C, P, h, w]` the frames come after it.
 
     Returns:
-        the video `[B, C, F, h, w]`; the noisy states at the four noise levels and the x0 predicted
-        from each, both `[B, 4, C, F, h, w]`.
+        the video `[B, C, P + F, h, w]`; the noisy states at the four noise levels and the x0
+        predicted from each, both `[B, 4, C, F, h, w]`.
     """
     chunk, batch, device = processor.chunk_size, text.shape[0], text.device
     shape = (batch, transformer.config.in_channels, chunk, size, size)
     grid = token_grid(transformer, size, size)
-    chunks = []
+    clean = torch.zeros(batch, device=device)
+    known = 0 if past is None else past.shape[2]
     processor.caches, processor.committed = True, {}
-    for first in range(0, num_frames, chunk):
+
+    def commit(frames: torch.Tensor, first: int) -> None:
+        """Run clean frames at positions from `first` on; their keys and values stay."""
+        count = frames.shape[2]
+        processor.declare(list(range(first, first + count)), [0] * count, grid, device)
+        processor.commits = True
+        transformer(frames, clean, text, return_dict=False)
+        processor.commits = False
+
+    if past is not None:
+        commit(past, 0)
+    chunks = []
+    for first in range(known, known + num_frames, chunk):
         processor.declare(list(range(first, first + chunk)), [0] * chunk, grid, device)
         x0, seen = torch.zeros(shape, device=device), []
         for sigma in SIGMAS:
@@ -248,9 +264,8 @@ def rollout(
             x0 = x - sigma * transformer(x, level, text, return_dict=False)[0].float()
             seen.append((x, x0))
         chunks.append([torch.stack(part, 1) for part in zip(*seen, strict=True)])
-        processor.commits = True
-        transformer(x0, torch.zeros(batch, device=device), text, return_dict=False)
-        processor.commits = False
+        commit(x0, first)
     processor.caches, processor.committed = False, {}
     states, made = (torch.cat(part, 3)[:, :, :, :num_frames] for part in zip(*chunks, strict=True))
-    return made[:, -1], states, made
+    video = made[:, -1] if past is None else torch.cat([past, made[:, -1]], 2)
+    return video, states, made

@@ -8,6 +8,9 @@ Self-Forcing (Huang et al., 2025, arXiv 2506.08009) with distribution matching (
 * the **critic** learns, by flow matching, what the student's videos look like;
 * the **teacher** stays as it is and is guided (away from the empty prompt).
 
+A rollout with `recall` is of one chunk after scattered frames of a real clip, for the reason given
+in `training.train_transformer`.
+
 At a random noise level, the difference between what the critic and what the teacher would restore
 is the direction in which the student's output is too likely; the student steps against it. As in
 Self-Forcing the gradient goes through one step of the sampler, at a random noise level, and not
@@ -36,7 +39,7 @@ from training.common import (
     run_stage,
     step_generator,
 )
-from training.train_transformer import build_models, load_average, sample_sigmas
+from training.train_transformer import LatentPool, build_models, load_average, sample_sigmas
 from training.train_vae import HELD_OUT
 
 
@@ -60,9 +63,9 @@ def predict_x0(
 ) -> torch.Tensor:
     """x0 of every chunk of `noisy` `[B, C, F, h, w]`, given the chunks of `context` before it.
 
-    `sigmas` `[B, N]` are the chunks' noise levels.
+    `noisy` are the last F frames of `context`, noised; `sigmas` `[B, N]` their chunks' levels.
     """
-    if sigmas.shape[1] == 1:
+    if context.shape[2] == processor.chunk_size:
         flow = causal.first_chunk_flow(transformer, processor, noisy, sigmas[:, 0], embeds)
     else:
         levels = sigmas.repeat_interleave(processor.chunk_size, 1)
@@ -124,6 +127,7 @@ def main() -> None:
     }
     empty = text.encode_prompts(tokenizer, encoder, [""])
     world_config = world.WorldConfig(**config["world"])
+    gapped = LatentPool(Path(config["recall"]))
 
     def update(name: str, model: WanTransformer3DModel, loss: torch.Tensor, rate: float) -> None:
         optimizers[name].zero_grad()
@@ -157,15 +161,20 @@ def main() -> None:
         ) -> dict[str, float]:
             generator = step_generator(config["seed"] + 97 * number, index)
             size = stage["rollouts"][index % len(stage["rollouts"])]
-            batch, frames = size["batch"], size["frames"]
+            batch, past = size["batch"], None
+            frames = chunk if size.get("recall") else size["frames"]
             shape = (batch, frames // chunk)
             fade = 1 - 0.9 * max(0.0, index / stage["steps"] - 0.5) * 2 * stage["decay"]
-            captions = draw_captions(batch, world_config, generator)
+            if size.get("recall"):
+                window, captions = gapped.batch(batch, size["frames"], generator, chunk=chunk)
+                past = window[:, :, :-chunk].to(device)
+            else:
+                captions = draw_captions(batch, world_config, generator)
             with torch.autocast(device.type, torch.bfloat16, enabled=saved["config"]["autocast"]):
                 embeds = text.encode_prompts(tokenizer, encoder, captions).detach()
                 with torch.compiler.set_stance("force_eager"):
                     video, states, made = causal.rollout(
-                        student, looks[student], embeds, frames, generator
+                        student, looks[student], embeds, frames, generator, past=past
                     )
                 exits = torch.randint(len(causal.SIGMAS), (batch,), generator=generator)
                 rows = torch.arange(batch)

@@ -3,7 +3,10 @@
 Chunk-causal flow matching: every chunk is learned at any noise level, given the clean chunks
 before it (teacher forcing), with some empty prompts so that the teacher can be guided later.
 Several noisy copies of a clip share one clean half. A video's first chunk is the hard one, because
-nothing but the prompt determines it, so each step also has a batch of first chunks alone.
+nothing but the prompt determines it, so each step also has a batch of first chunks alone. A stage
+with `recall` also has chunks whose past is a scattered choice of frames, as a cache with a memory
+holds it. Real video has cuts and teaches a model to live with gaps; clips of this world have none,
+and a model that never saw one takes recalled frames for the last moments and stands still.
 
 The text encoder learns with it and is final after this stage; `training.train_student` makes the
 few-step model.
@@ -53,13 +56,39 @@ class LatentPool:
                 self.loaded.add(path)
 
     def batch(
-        self, size: int, frames: int, generator: torch.Generator
+        self, size: int, frames: int, generator: torch.Generator, *, chunk: int | None = None
     ) -> tuple[torch.Tensor, list[str]]:
-        """Latents `[B, C, F, h, w]` from the start of random clips, with fresh captions."""
+        """Latents `[B, C, F, h, w]` of random clips, with fresh captions.
+
+        They are the first frames of the clip or, if the size of a chunk is given, `scattered` ones.
+        """
         picks = torch.randint(len(self.latents), (size,), generator=generator).tolist()
         rng = world.np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         captions = [world.caption(self.scenes[i], rng) for i in picks]
-        return torch.stack([self.latents[i][:, :frames].float() for i in picks]), captions
+        latents = []
+        for i in picks:
+            clip = self.latents[i]
+            chosen = scattered(clip.shape[1], frames, chunk, generator) if chunk else range(frames)
+            latents.append(clip[:, list(chosen)].float())
+        return torch.stack(latents), captions
+
+
+def scattered(length: int, frames: int, chunk: int, generator: torch.Generator) -> list[int]:
+    """Which `frames` frames of a clip a cache with a memory could hold, the last a whole chunk.
+
+    The first chunk, any frames between, then some that follow each other and end with a chunk that
+    starts anywhere from `frames` on. How many are recalled and how many recent is drawn too, few
+    recent ones most often: they are the hard case.
+    """
+
+    def draw(first: int, last: int) -> int:
+        return int(torch.randint(first, last + 1, (1,), generator=generator))
+
+    start = draw(frames, length - chunk)
+    recent = draw(1, draw(1, frames - 2 * chunk - 1))
+    between = torch.randperm(start - recent - chunk, generator=generator) + chunk
+    recalled = sorted(between[: frames - 2 * chunk - recent].tolist())
+    return [*range(chunk), *recalled, *range(start - recent, start + chunk)]
 
 
 def sample_sigmas(
@@ -77,9 +106,14 @@ def stream_loss(
     embeds: torch.Tensor,
     streams: int,
     generator: torch.Generator,
+    chunks: int | None = None,
 ) -> torch.Tensor:
-    """Flow matching of the later chunks of `[B, C, F, h, w]` given the clean ones before them."""
-    later = target[:, None, :, processor.chunk_size :]
+    """Flow matching of the last `chunks` chunks of `[B, C, F, h, w]` given the clean past of each.
+
+    By default of all but the first.
+    """
+    chunks = target.shape[2] // processor.chunk_size - 1 if chunks is None else chunks
+    later = target[:, None, :, -chunks * processor.chunk_size :]
     b, _, c, f, h, w = later.shape
     sigmas = sample_sigmas((b, streams, f // processor.chunk_size), generator)
     sigmas = sigmas.repeat_interleave(processor.chunk_size, 2).to(target.device)
@@ -180,12 +214,19 @@ def main() -> None:
     done_before = 0
     for number, stage in enumerate(config["stages"]):
         clips, firsts = LatentPool(Path(stage["clips"])), LatentPool(Path(stage["firsts"]))
+        recall = stage.get("recall")
+        gapped = LatentPool(Path(recall["clips"])) if recall else None
 
         def draw(
-            pool: LatentPool, size: int, frames: int, generator: torch.Generator, stage: Any = stage
+            pool: LatentPool,
+            size: int,
+            frames: int,
+            generator: torch.Generator,
+            chunk: int | None = None,
+            stage: Any = stage,
         ) -> tuple[torch.Tensor, torch.Tensor]:
             """Latents and prompt embeddings, some of them of the empty prompt."""
-            target, captions = pool.batch(size, frames, generator)
+            target, captions = pool.batch(size, frames, generator, chunk=chunk)
             kept = torch.rand(len(captions), generator=generator) >= stage["drop"]
             captions = [c if keep else "" for c, keep in zip(captions, kept, strict=True)]
             return target.to(device), text.encode_prompts(tokenizer, encoder, captions)
@@ -196,6 +237,7 @@ def main() -> None:
             stage: Any = stage,
             clips: LatentPool = clips,
             firsts: LatentPool = firsts,
+            gapped: LatentPool | None = gapped,
             draw: Any = draw,
             before: int = done_before,
         ) -> dict[str, float]:
@@ -205,20 +247,27 @@ def main() -> None:
             generator = step_generator(config["seed"] + 97 * number, index)
             with torch.autocast(device.type, torch.bfloat16, enabled=config["autocast"]):
                 target, embeds = draw(firsts, stage["first_batch"], config["chunk_size"], generator)
-                first = first_loss(transformer, processor, target, embeds, generator)
+                losses = {"first": first_loss(transformer, processor, target, embeds, generator)}
                 target, embeds = draw(clips, stage["batch"], stage["frames"], generator)
-                later = stream_loss(
+                losses["later"] = stream_loss(
                     transformer, processor, target, embeds, stage["streams"], generator
                 )
+                if gapped:
+                    size, streams = stage["recall"]["batch"], stage["recall"]["streams"]
+                    chunk = config["chunk_size"]
+                    target, embeds = draw(gapped, size, stage["frames"], generator, chunk)
+                    losses["recall"] = stream_loss(
+                        transformer, processor, target, embeds, streams, generator, chunks=1
+                    )
             for optimizer in optimizers:
                 optimizer.zero_grad()
-            (first + later).backward()
+            torch.stack(list(losses.values())).sum().backward()
             average_gradients(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             for optimizer in optimizers:
                 optimizer.step()
             ema.update(before + index)
-            return {"first": float(first.detach()), "later": float(later.detach())}
+            return {name: float(loss.detach()) for name, loss in losses.items()}
 
         done_before += run_stage(
             steps=stage["steps"],
@@ -227,7 +276,7 @@ def main() -> None:
             step=step,
             folder=Path(config["out"]),
             name=f"{number}-{stage['name']}",
-            columns=["first", "later"],
+            columns=["first", "later"] + ["recall"] * bool(recall),
             log_every=config["log_every"],
             save_minutes=config["save_minutes"],
         )

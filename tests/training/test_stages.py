@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def run_main(module: Any, config: dict[str, Any], monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Path:
-    latents = torch.randn(4, 16, 6, 8, 8, generator=torch.Generator().manual_seed(0)).half()
+    latents = torch.randn(4, 16, 15, 8, 8, generator=torch.Generator().manual_seed(0)).half()
     (tmp_path / "latents").mkdir()
     shard = {"latents": latents, "seeds": [1, 2, 3, 4], "world": {"object_weights": [1.0]}}
     torch.save(shard, tmp_path / "latents" / "shard_0000.pt")
@@ -128,8 +129,9 @@ def assert_same_state(first: Path, second: Path, model: str) -> None:
 
 
 def test_transformer_stage_restarts_bit_for_bit(pool: Path, monkeypatch: pytest.MonkeyPatch):
-    whole = tiny_config(pool, steps=3)
-    parts = {**tiny_config(pool, steps=3), "out": str(pool / "parts")}
+    recall = {"clips": str(pool / "latents"), "batch": 2, "streams": 2}
+    whole = tiny_config(pool, steps=3, frames=9, recall=recall)
+    parts = {**whole, "out": str(pool / "parts")}
     restarted(train_transformer, whole, parts, monkeypatch)
     assert_same_state(pool / "out/0-short.pt", pool / "parts/0-short.pt", "transformer")
 
@@ -140,7 +142,8 @@ def test_student_stages_restart_bit_for_bit_and_move_the_student(
     run_main(train_transformer, tiny_config(pool, steps=1), monkeypatch)
     config = yaml.safe_load((CONFIGS / "student.yaml").read_text())
     config |= {"teacher": str(pool / "out/0-short.pt"), "critic_first": 1, "device": "cpu"}
-    rollouts = [{"frames": 3, "batch": 2}, {"frames": 6, "batch": 2}]
+    rollouts = [{"frames": 6, "batch": 2}, {"frames": 9, "batch": 2, "recall": True}]
+    config |= {"recall": str(pool / "latents")}
     config |= {"stages": [{"name": "all", "rollouts": rollouts, "decay": 1, "steps": 4}]}
     whole, parts = ({**config, "out": str(pool / name), "log_every": 1} for name in ("a", "b"))
     restarted(train_student, whole, parts, monkeypatch)
@@ -211,6 +214,41 @@ def test_rollout_with_a_cache_equals_recomputation():
                 transformer, processor, video, states[:, step], sigmas, embeds
             )
             torch.testing.assert_close(x0, made[:, step], atol=1e-5, rtol=1e-4)
+
+
+def test_rollout_after_a_past_equals_recomputation():
+    _, transformer, _ = train_transformer.build_models(tiny_config(Path()))
+    processor = causal.install(transformer, 3)
+    generator = torch.Generator().manual_seed(1)
+    embeds, past = (
+        torch.randn(shape, generator=generator) for shape in ((2, 5, 24), (2, 16, 6, 8, 8))
+    )
+    video, states, made = causal.rollout(transformer, processor, embeds, 3, generator, past=past)
+    assert states.shape == made.shape == (2, 4, 16, 3, 8, 8)
+    torch.testing.assert_close(video, torch.cat([past, made[:, -1]], 2))
+    with torch.no_grad():
+        for step, sigma in enumerate(causal.SIGMAS):
+            x0 = train_student.predict_x0(
+                transformer, processor, video, states[:, step], torch.full((2, 1), sigma), embeds
+            )
+            torch.testing.assert_close(x0, made[:, step], atol=1e-5, rtol=1e-4)
+
+
+def test_scattered_frames_are_a_sink_a_memory_with_gaps_and_an_unbroken_end():
+    generator = torch.Generator().manual_seed(0)
+    ends = set()
+    for _ in range(200):
+        chosen = train_transformer.scattered(45, 21, 3, generator)
+        assert len(set(chosen)) == 21
+        assert chosen == sorted(chosen)
+        assert chosen[:3] == [0, 1, 2]
+        assert chosen[-1] < 45
+        assert chosen[-1] - chosen[0] > 20  # something was left out
+        gaps = [b - a for a, b in itertools.pairwise(chosen)]
+        unbroken = next((i for i, gap in enumerate(reversed(gaps)) if gap > 1), len(gaps))
+        ends.add(unbroken - 2)
+    assert min(ends) == 1
+    assert len(ends) > 8
 
 
 def test_vae_stage_learns_and_restarts_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
