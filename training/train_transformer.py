@@ -62,6 +62,8 @@ class LatentPool:
 
         They are the first frames of the clip or, if the size of a chunk is given, `scattered` ones.
         """
+        if not self.latents:
+            raise FileNotFoundError(f"no shards in {self.folder}: `training.encode` writes them")
         picks = torch.randint(len(self.latents), (size,), generator=generator).tolist()
         rng = world.np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         captions = [world.caption(self.scenes[i], rng) for i in picks]

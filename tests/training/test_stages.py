@@ -234,6 +234,12 @@ def test_rollout_after_a_past_equals_recomputation():
             torch.testing.assert_close(x0, made[:, step], atol=1e-5, rtol=1e-4)
 
 
+def test_training_without_latents_says_what_writes_them(tmp_path: Path):
+    pool = train_transformer.LatentPool(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"training\.encode"):
+        pool.batch(1, 6, torch.Generator())
+
+
 def test_scattered_frames_are_a_sink_a_memory_with_gaps_and_an_unbroken_end():
     generator = torch.Generator().manual_seed(0)
     ends = set()
