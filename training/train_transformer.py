@@ -6,7 +6,7 @@ Several noisy copies of a clip share one clean half. A video's first chunk is th
 nothing but the prompt determines it, so each step also has a batch of first chunks alone. A stage
 with `recall` also has chunks whose past is a scattered choice of frames, as a cache with a memory
 holds it. Real video has cuts and teaches a model to live with gaps; clips of this world have none,
-and a model that never saw one takes recalled frames for the last moments and stands still.
+and a model that never saw one all but stands still when a policy recalls old frames.
 
 The text encoder learns with it and is final after this stage; `training.train_student` makes the
 few-step model.
