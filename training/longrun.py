@@ -96,48 +96,39 @@ def _network() -> Any:
 _LOADED: list[Any] = []
 
 
-def frechet(a: Array, b: Array, keep: int = 64) -> float:
-    """Fréchet distance between two sets of features `[n, d]`, on the `keep` main axes of `b`.
-
-    The full covariance of 1280 features would need more frames than a window has.
-    """
-    centre, axes = main_axes(b, keep)
-    return _distance((a - centre) @ axes, (b - centre) @ axes)
-
-
-def frechet_interval(
-    videos: Array, prompts: Array, b: Array, keep: int = 64, draws: int = 300
-) -> list[float]:
-    """`frechet` of all frames of videos `[V, F, d]`, and its 95 % bootstrap interval over prompts.
-
-    A resample has fewer distinct frames and so lies farther from anything; the interval is that of
-    the resamples, moved by the difference between their mean and the value.
-    """
-    centre, axes = main_axes(b, keep)
-    b, a = (b - centre) @ axes, (videos - centre) @ axes
-    value = _distance(a.reshape(-1, a.shape[-1]), b)
-    groups = [a[prompts == p].reshape(-1, a.shape[-1]) for p in np.unique(prompts)]
-    picks = np.random.default_rng(0).integers(len(groups), size=(draws, len(groups)))
-    drawn = np.array([_distance(np.concatenate([groups[i] for i in pick]), b) for pick in picks])
-    low, high = np.quantile(drawn, (0.025, 0.975)) - drawn.mean() + value
-    return [round(float(x), 3) for x in (value, low, high)]
-
-
-def main_axes(b: Array, keep: int) -> tuple[Array, Array]:
-    """Mean `[d]` and main axes `[d, keep]` of features `[n, d]`, float64."""
-    b = b.astype(np.float64)
-    _, _, axes = np.linalg.svd(b - b.mean(0), full_matrices=False)
-    return b.mean(0), axes[:keep].T
-
-
-def _distance(a: Array, b: Array) -> float:
-    """Fréchet distance between the Gaussians fitted to two clouds `[n, d]`."""
+def frechet(a: Array, b: Array) -> float:
+    """Fréchet distance between the Gaussians fitted to two sets of features `[n, d]`."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     values, vectors = np.linalg.eigh(cov_b)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ cov_a @ root).clip(0)).sum()
     gap = float(((a.mean(0) - b.mean(0)) ** 2).sum())
     return gap + float(np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
+
+
+def frechet_interval(videos: Array, prompts: Array, b: Array, draws: int = 300) -> list[float]:
+    """`frechet` of all frames of videos `[V, F, d]`, and its 95 % bootstrap interval over prompts.
+
+    A resample has fewer distinct frames and so lies farther from anything; the interval is that of
+    the resamples, moved by the difference between their mean and the value.
+    """
+    value = frechet(videos.reshape(-1, videos.shape[-1]), b)
+    groups = [videos[prompts == p].reshape(-1, videos.shape[-1]) for p in np.unique(prompts)]
+    picks = np.random.default_rng(0).integers(len(groups), size=(draws, len(groups)))
+    drawn = np.array([frechet(np.concatenate([groups[i] for i in pick]), b) for pick in picks])
+    low, high = np.quantile(drawn, (0.025, 0.975)) - drawn.mean() + value
+    return [round(float(x), 3) for x in (value, low, high)]
+
+
+def main_axes(features: Array, keep: int = 64) -> Array:
+    """The `keep` main axes of features `[n, d]`, float64 `[d, keep]`.
+
+    The full covariance of 1280 features would need more frames than a window has.
+    """
+    centred = features.astype(np.float64) - features.astype(np.float64).mean(0)
+    axes: Array = np.linalg.svd(centred, full_matrices=False)[2][:keep].T
+    return axes
 
 
 def read_renders(config: dict[str, Any], folder: Path, seconds: int = 20) -> dict[str, Array]:
@@ -176,9 +167,10 @@ def report(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     todo, width = videos(config), config["window_seconds"]
     truth = read_renders(config, folder)
     flat = truth["features"].reshape(-1, truth["features"].shape[-1])
-    each = np.arange(len(truth["later"]))
+    axes = main_axes(flat)
+    flat, later, each = flat @ axes, truth["later"] @ axes, np.arange(len(truth["later"]))
     reference = {key: interval(np.nanmean(truth[key], 1)) for key in MEASURES}
-    reference["frechet"] = frechet_interval(truth["later"], each, flat)
+    reference["frechet"] = frechet_interval(later, each, flat)
     result: dict[str, Any] = {"seconds": config["seconds"], "window_seconds": width}
     result |= {"renders": reference, "policies": {}}
     complete = True
@@ -191,13 +183,14 @@ def report(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         prompts = np.array([todo[i][0] for i in merged["videos"]])
         complete &= len(prompts) == len(todo)
+        seen = merged["features"] @ axes
         curves: dict[str, list[Any]] = {key: [] for key in (*MEASURES, "frechet")}
         for start in range(0, config["seconds"] - width + 1, width):
             window = slice(start, start + width)
             for key in MEASURES:
                 per_prompt = [np.nanmean(merged[key][prompts == p, window]) for p in set(prompts)]
                 curves[key].append(interval(np.array(per_prompt)))
-            curves["frechet"].append(frechet_interval(merged["features"][:, window], prompts, flat))
+            curves["frechet"].append(frechet_interval(seen[:, window], prompts, flat))
         result["policies"][policy] = {"videos": len(prompts), **curves}
     result["state"] = "complete" if complete else "partial"
     return result

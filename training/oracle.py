@@ -134,7 +134,7 @@ def speed(readings: list[Reading], colour: str, fps: int = world.FPS) -> float:
         for a, b in zip(readings[:-step], readings[step:], strict=True)
         if colour in a.objects and colour in b.objects
     ]
-    return float(np.mean(gaps)) if gaps else float("nan")
+    return _mean(gaps)
 
 
 def speed_per_second(

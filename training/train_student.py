@@ -161,11 +161,11 @@ def main() -> None:
         ) -> dict[str, float]:
             generator = step_generator(config["seed"] + 97 * number, index)
             size = stage["rollouts"][index % len(stage["rollouts"])]
-            batch, past = size["batch"], None
-            frames = chunk if size.get("recall") else size["frames"]
+            batch, past, recall = size["batch"], None, size.get("recall")
+            frames = chunk if recall else size["frames"]
             shape = (batch, frames // chunk)
             fade = 1 - 0.9 * max(0.0, index / stage["steps"] - 0.5) * 2 * stage["decay"]
-            if size.get("recall"):
+            if recall:
                 window, captions = gapped.batch(batch, size["frames"], generator, chunk=chunk)
                 past = window[:, :, :-chunk].to(device)
             else:

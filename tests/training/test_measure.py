@@ -41,7 +41,7 @@ def test_frechet_interval_holds_the_value_and_narrows_with_more_prompts():
     def interval(prompts: int) -> list[float]:
         shifts = rng.normal(0, 0.5, size=(prompts, 1, 1))
         return longrun.frechet_interval(
-            rng.normal(size=(prompts, 10, 6)) + 1 + shifts, np.arange(prompts), renders, keep=6
+            rng.normal(size=(prompts, 10, 6)) + 1 + shifts, np.arange(prompts), renders
         )
 
     few, many = interval(8), interval(200)
