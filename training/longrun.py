@@ -19,6 +19,7 @@ Axes: V videos, F frames, H rows, W columns.
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,11 @@ def run_batch(
     frames = np.concatenate(kept, axis=1)
     found = [_read(v, s, fps // every) for v, s in zip(frames, chosen, strict=True)]
     return {key: np.stack([measures[key] for measures in found]) for key in found[0]}
+
+
+def _pieces(folder: Path, policy: str) -> Path:
+    """Where the finished batches of a policy lie, settings included, as a name for any disk."""
+    return folder / re.sub(r"[^\w=.,-]", "_", policy)
 
 
 def features(frames: Array) -> Array:
@@ -175,7 +181,7 @@ def report(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     result |= {"renders": reference, "policies": {}}
     complete = True
     for policy in config["policies"]:
-        paths = sorted((folder / policy.replace(":", "_")).glob("*.npz"))
+        paths = sorted(_pieces(folder, policy).glob("*.npz"))
         parts = [dict(np.load(path)) for path in paths]
         if not parts:
             complete = False
@@ -256,7 +262,7 @@ def main() -> None:
         pipe.set_progress_bar_config(disable=True)
         for number, start in enumerate(range(0, len(todo), size)):
             for policy in config["policies"]:
-                path = folder / policy.replace(":", "_") / f"{number:03d}.npz"
+                path = _pieces(folder, policy) / f"{number:03d}.npz"
                 if path.exists() or number not in (config["batches"] or [number]):
                     continue
                 path.parent.mkdir(parents=True, exist_ok=True)

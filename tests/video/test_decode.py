@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from diffusers import AutoencoderKLWan
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from tests.oracles.whole_decode import whole_decode
@@ -59,6 +61,21 @@ def test_streaming_equals_a_whole_decode_for_every_chunking(
 ) -> None:
     z = latents(7, batch=2)
     assert_equal(streamed(StreamingDecoder(vae), z, chunks), whole_decode(vae, z))
+
+
+def test_an_offloaded_vae_is_fetched_before_it_is_used(vae: AutoencoderKLWan) -> None:
+    """As `enable_model_cpu_offload` does it; the place where the weights wait here is a dict."""
+
+    class Fetch(ModelHook):
+        def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            module.load_state_dict(weights, assign=True)
+            return args, kwargs
+
+    z = latents(3)
+    expected = whole_decode(vae, z)
+    weights = vae.state_dict()
+    add_hook_to_module(vae.to("meta"), Fetch())
+    assert_equal(streamed(StreamingDecoder(vae), z, [1, 2]), expected)
 
 
 def test_the_first_latent_frame_gives_one_pixel_frame_and_later_ones_four(

@@ -118,6 +118,9 @@ class StreamingDecoder:
             gives 1 pixel frame, every later one 4.
         """
         self._check(latents)
+        offloaded = getattr(self.vae, "_hf_hook", None)
+        if offloaded is not None:  # calls of the VAE's parts would find its weights elsewhere
+            offloaded.pre_forward(self.vae)
         config = self.vae.config
         mean, std = (
             torch.tensor(values, device=latents.device).view(1, -1, 1, 1, 1)
