@@ -10,8 +10,8 @@ choose a part). Of every second a few frames are read: adherence to the prompt, 
 video's own first seconds, the objects' speed, and features of a network from a wheel for the
 Fréchet distance between windows of generated video and of renders.
 
-The report has values with 95 % bootstrap intervals over prompts, and says `partial` until every
-batch of every policy is there.
+The report has values and differences to one of the policies, with 95 % bootstrap intervals over
+prompts, and says `partial` until every batch of every policy is there.
 
 Axes: V videos, F frames, H rows, W columns.
 """
@@ -178,17 +178,16 @@ def report(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     reference = {key: interval(np.nanmean(truth[key], 1)) for key in MEASURES}
     reference["frechet"] = frechet_interval(later, each, flat)
     result: dict[str, Any] = {"seconds": config["seconds"], "window_seconds": width}
-    result |= {"renders": reference, "policies": {}}
-    complete = True
-    for policy in config["policies"]:
-        paths = sorted(_pieces(folder, policy).glob("*.npz"))
-        parts = [dict(np.load(path)) for path in paths]
-        if not parts:
-            complete = False
-            continue
-        merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    result |= {"renders": reference, "policies": {}, "differences": {}}
+    read = {policy: _read_pieces(folder, policy) for policy in config["policies"]}
+    read = {policy: found for policy, found in read.items() if found}
+    done = [len(found["videos"]) for found in read.values()]
+    result["state"] = "complete" if done == [len(todo)] * len(config["policies"]) else "partial"
+    result["compare_with"] = base = config["compare_with"]
+    for policy, merged in read.items():
         prompts = np.array([todo[i][0] for i in merged["videos"]])
-        complete &= len(prompts) == len(todo)
+        if base in read and policy != base:
+            result["differences"][policy] = differences(merged, read[base], todo, width)
         seen = merged["features"] @ axes
         curves: dict[str, list[Any]] = {key: [] for key in (*MEASURES, "frechet")}
         for start in range(0, config["seconds"] - width + 1, width):
@@ -198,14 +197,44 @@ def report(config: dict[str, Any], folder: Path) -> dict[str, Any]:
                 curves[key].append(interval(np.array(per_prompt)))
             curves["frechet"].append(frechet_interval(seen[:, window], prompts, flat))
         result["policies"][policy] = {"videos": len(prompts), **curves}
-    result["state"] = "complete" if complete else "partial"
     return result
 
 
-def table(result: dict[str, Any], at: tuple[int, ...] = (0, 30, 60, 120, 230)) -> str:
-    """A report as a Markdown table: each measure in the windows that begin `at` so many seconds."""
+def differences(
+    one: dict[str, Array], other: dict[str, Array], todo: list[tuple[int, int]], start: int
+) -> dict[str, Any]:
+    """How far one policy lies above another, prompt by prompt: more telling than two curves.
+
+    Args:
+        one: what its videos read, as `run_batch` returns it, and which `videos` they are.
+        other: the same of the other policy.
+        todo: (prompt, seed) of every video.
+        start: second from which on the videos are compared; before it they share most frames.
+
+    Returns:
+        For each measure the mean difference and its 95 % interval over the prompts that both have;
+        nothing if there are none.
+    """
+    _, mine, yours = np.intersect1d(one["videos"], other["videos"], return_indices=True)
+    prompts = np.array([todo[i][0] for i in one["videos"][mine]])
+    found: dict[str, Any] = {}
+    for key in MEASURES if len(mine) else ():
+        gap = np.nanmean(one[key][mine, start:], 1) - np.nanmean(other[key][yours, start:], 1)
+        found[key] = interval(np.array([gap[prompts == p].mean() for p in np.unique(prompts)]))
+    return found
+
+
+def _read_pieces(folder: Path, policy: str) -> dict[str, Array]:
+    """What the finished batches of a policy read, `run_batch`'s measures and `videos`."""
+    parts = [dict(np.load(path)) for path in sorted(_pieces(folder, policy).glob("*.npz"))]
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}
+
+
+def table(result: dict[str, Any], at: tuple[int, ...] = (0, 30, 60, 120)) -> str:
+    """A report as a Markdown table: the windows that begin `at` so many seconds, and the last."""
     width = result["window_seconds"]
-    starts = [start for start in at if start + width <= result["seconds"]]
+    last_start = (result["seconds"] // width - 1) * width
+    starts = sorted({last_start, *(start for start in at if start < last_start)})
     lines = ["| | policy | " + " | ".join(f"{s}-{s + width} s" for s in starts) + " | renders |"]
     lines.append("|---" * (len(starts) + 3) + "|")
     for key in (*MEASURES, "frechet"):
@@ -217,6 +246,19 @@ def table(result: dict[str, Any], at: tuple[int, ...] = (0, 30, 60, 120, 230)) -
             ]
             last = f"{result['renders'][key][0]:.{digits}f}"
             lines.append(f"| {key} | {policy} | " + " | ".join(cells) + f" | {last} |")
+    return "\n".join(lines)
+
+
+def differences_table(result: dict[str, Any]) -> str:
+    """A report's `differences` as a Markdown table."""
+    lines = [f"| minus {result['compare_with']} | " + " | ".join(MEASURES) + " |"]
+    lines.append("|---" * (len(MEASURES) + 1) + "|")
+    for policy, gaps in result["differences"].items():
+        cells = [
+            "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]".format(*gap, d=1 if key == "speed" else 3)
+            for key, gap in gaps.items()
+        ]
+        lines.append(f"| {policy} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -243,7 +285,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axis.axhline(result["renders"][key][0], color="grey", linestyle=":", label="renders")
         axis.set(title=name, xlim=(0, result["seconds"]))
         axis.grid(alpha=0.3)
-    axes[0, 0].legend(fontsize="small")
+    axes[1, 1].legend(fontsize="small", loc="center")
     for axis in axes[1]:
         axis.set_xlabel("seconds")
     figure.suptitle(f"{result['state']} run, 95 % intervals over prompts")
@@ -276,7 +318,7 @@ def main() -> None:
     result = report(config, folder)
     (folder / "report.json").write_text(json.dumps(result) + "\n")
     plot(result, folder / "report.png")
-    print(table(result))
+    print(table(result), differences_table(result), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_a_report_is_partial_until_every_batch_of_every_policy_is_there(
     renders |= {key: rng.normal(size=(2, 20, 8)) for key in ("features", "later")}
     monkeypatch.setattr(longrun, "read_renders", lambda *_: renders)
     config: dict[str, Any] = {"prompts": 2, "seeds": 2, "seconds": 20, "window_seconds": 10}
-    config["policies"] = ["fifo", "tethercache"]
+    config |= {"policies": ["fifo", "tethercache"], "compare_with": "fifo"}
     write_batch(tmp_path / "fifo", 0, [0, 1], 0.5)
     write_batch(tmp_path / "fifo", 1, [2, 3], 0.9)
     write_batch(tmp_path / "tethercache", 0, [0, 1], 0.8)
@@ -80,9 +80,16 @@ def test_a_report_is_partial_until_every_batch_of_every_policy_is_there(
     assert partial["policies"]["fifo"]["videos"] == 4
     assert [row[0] for row in partial["policies"]["fifo"]["adherence"]] == [0.7, 0.7]
     assert partial["policies"]["fifo"]["speed"] == [[9.0, 9.0, 9.0]] * 2
+    assert partial["differences"]["tethercache"]["adherence"] == pytest.approx([0.3, 0.3, 0.3])
     write_batch(tmp_path / "tethercache", 1, [2, 3], 0.8)
     complete = longrun.report(config, tmp_path)
     assert complete["state"] == "complete"
-    assert "| adherence | tethercache | 0.80 [0.80, 0.80] | 1.00 |" in longrun.table(complete)
+    assert (
+        "| adherence | tethercache | 0.80 [0.80, 0.80] | 0.80 [0.80, 0.80] | 1.00 |"
+        in longrun.table(complete)
+    )
+    assert complete["differences"]["tethercache"]["adherence"] == pytest.approx([0.1, -0.1, 0.3])
+    row = "| tethercache | +0.100 [-0.100, +0.300] | +0.000 [+0.000, +0.000] | +0.0 [+0.0, +0.0] |"
+    assert row in longrun.differences_table(complete)
     longrun.plot(complete, tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes()[1:4] == b"PNG"
