@@ -174,54 +174,62 @@ def report(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     truth = read_renders(config, folder)
     flat = truth["features"].reshape(-1, truth["features"].shape[-1])
     axes = main_axes(flat)
-    flat, later, each = flat @ axes, truth["later"] @ axes, np.arange(len(truth["later"]))
+    flat, others, each = flat @ axes, truth["later"] @ axes, np.arange(len(truth["later"]))
     reference = {key: interval(np.nanmean(truth[key], 1)) for key in MEASURES}
-    reference["frechet"] = frechet_interval(later, each, flat)
+    reference["frechet"] = frechet_interval(others, each, flat)
     result: dict[str, Any] = {"seconds": config["seconds"], "window_seconds": width}
     result |= {"renders": reference, "policies": {}, "differences": {}}
     read = {policy: _read_pieces(folder, policy) for policy in config["policies"]}
     read = {policy: found for policy, found in read.items() if found}
     done = [len(found["videos"]) for found in read.values()]
     result["state"] = "complete" if done == [len(todo)] * len(config["policies"]) else "partial"
-    result["compare_with"] = base = config["compare_with"]
+    base = config["compare_with"]
+    own = slice(width if config["seconds"] > width else 0, None)  # first most frames are shared
     for policy, merged in read.items():
         prompts = np.array([todo[i][0] for i in merged["videos"]])
-        if base in read and policy != base:
-            result["differences"][policy] = differences(merged, read[base], todo, width)
         seen = merged["features"] @ axes
         curves: dict[str, list[Any]] = {key: [] for key in (*MEASURES, "frechet")}
         for start in range(0, config["seconds"] - width + 1, width):
             window = slice(start, start + width)
             for key in MEASURES:
-                per_prompt = [np.nanmean(merged[key][prompts == p, window]) for p in set(prompts)]
-                curves[key].append(interval(np.array(per_prompt)))
+                curves[key].append(interval(_by_prompt(merged[key][:, window], prompts)))
             curves["frechet"].append(frechet_interval(seen[:, window], prompts, flat))
-        result["policies"][policy] = {"videos": len(prompts), **curves}
+        later = {key: _by_prompt(merged[key][:, own], prompts) for key in MEASURES}
+        result["policies"][policy] = {
+            "videos": len(prompts),
+            "prompts": np.unique(prompts).tolist(),
+            "later": {key: values.round(4).tolist() for key, values in later.items()},
+            **curves,
+        }
+    for policy, curves in result["policies"].items():
+        if base in read and policy != base:
+            result["differences"][policy] = differences(curves, result["policies"][base])
     return result
 
 
-def differences(
-    one: dict[str, Array], other: dict[str, Array], todo: list[tuple[int, int]], start: int
-) -> dict[str, Any]:
-    """How far one policy lies above another, prompt by prompt: more telling than two curves.
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """How far one policy's or model's videos lie above another's: more telling than two curves.
+
+    The first window, in which policies share most frames, is left out.
 
     Args:
-        one: what its videos read, as `run_batch` returns it, and which `videos` they are.
-        other: the same of the other policy.
-        todo: (prompt, seed) of every video.
-        start: second from which on the videos are compared; before it they share most frames.
+        one: an entry of a report's `policies`.
+        other: the same, of the other policy or of another report.
 
     Returns:
         For each measure the mean difference and its 95 % interval over the prompts that both have;
         nothing if there are none.
     """
-    _, mine, yours = np.intersect1d(one["videos"], other["videos"], return_indices=True)
-    prompts = np.array([todo[i][0] for i in one["videos"][mine]])
-    found: dict[str, Any] = {}
-    for key in MEASURES if len(mine) else ():
-        gap = np.nanmean(one[key][mine, start:], 1) - np.nanmean(other[key][yours, start:], 1)
-        found[key] = interval(np.array([gap[prompts == p].mean() for p in np.unique(prompts)]))
-    return found
+    shared, mine, yours = np.intersect1d(one["prompts"], other["prompts"], return_indices=True)
+    if not len(shared):
+        return {}
+    later = [{key: np.array(side["later"][key]) for key in MEASURES} for side in (one, other)]
+    return {key: interval(later[0][key][mine] - later[1][key][yours]) for key in MEASURES}
+
+
+def _by_prompt(values: Array, prompts: Array) -> Array:
+    """Means of `[V, seconds]` over the videos of each prompt, `[prompts]`."""
+    return np.array([np.nanmean(values[prompts == p]) for p in np.unique(prompts)])
 
 
 def _read_pieces(folder: Path, policy: str) -> dict[str, Array]:
@@ -249,11 +257,11 @@ def table(result: dict[str, Any], at: tuple[int, ...] = (0, 30, 60, 120)) -> str
     return "\n".join(lines)
 
 
-def differences_table(result: dict[str, Any]) -> str:
-    """A report's `differences` as a Markdown table."""
-    lines = [f"| minus {result['compare_with']} | " + " | ".join(MEASURES) + " |"]
+def differences_table(found: dict[str, Any], title: str) -> str:
+    """`differences` by policy as a Markdown table, whose first column has this title."""
+    lines = [f"| {title} | " + " | ".join(MEASURES) + " |"]
     lines.append("|---" * (len(MEASURES) + 1) + "|")
-    for policy, gaps in result["differences"].items():
+    for policy, gaps in found.items():
         cells = [
             "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]".format(*gap, d=1 if key == "speed" else 3)
             for key, gap in gaps.items()
@@ -318,7 +326,8 @@ def main() -> None:
     result = report(config, folder)
     (folder / "report.json").write_text(json.dumps(result) + "\n")
     plot(result, folder / "report.png")
-    print(table(result), differences_table(result), sep="\n\n")
+    minus = differences_table(result["differences"], f"minus {config['compare_with']}")
+    print(table(result), minus, sep="\n\n")
 
 
 if __name__ == "__main__":

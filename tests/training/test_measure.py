@@ -90,6 +90,6 @@ def test_a_report_is_partial_until_every_batch_of_every_policy_is_there(
     )
     assert complete["differences"]["tethercache"]["adherence"] == pytest.approx([0.1, -0.1, 0.3])
     row = "| tethercache | +0.100 [-0.100, +0.300] | +0.000 [+0.000, +0.000] | +0.0 [+0.0, +0.0] |"
-    assert row in longrun.differences_table(complete)
+    assert row in longrun.differences_table(complete["differences"], "minus fifo")
     longrun.plot(complete, tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes()[1:4] == b"PNG"
