@@ -33,7 +33,7 @@ def stream_mask(chunks: torch.Tensor, streams: torch.Tensor) -> torch.Tensor:
 class StreamAttention:
     """Self-attention processor with a mask and explicit positions (one for all blocks)."""
 
-    def __init__(self, chunk_size: int, rope: torch.nn.Module) -> None:
+    def __init__(self, chunk_size: int, rope: Any) -> None:
         self.chunk_size, self.rope = chunk_size, rope
         self.committed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.caches = self.commits = False
@@ -68,7 +68,7 @@ class StreamAttention:
 
     def __call__(
         self,
-        attn: torch.nn.Module,
+        attn: Any,
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -98,7 +98,7 @@ class TextAttention:
 
     def __call__(
         self,
-        attn: torch.nn.Module,
+        attn: Any,
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -110,7 +110,7 @@ class TextAttention:
 
 
 def project(
-    attn: torch.nn.Module, asking: torch.Tensor, seen: torch.Tensor | None
+    attn: Any, asking: torch.Tensor, seen: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Normalised queries of `asking` `[B, L, C]`, keys and values of `seen`, all `[B, L, H, D]`."""
     query, key = attn.norm_q(attn.to_q(asking)), attn.norm_k(attn.to_k(seen))

@@ -153,7 +153,8 @@ def read_renders(config: dict[str, Any], folder: Path, seconds: int = 20) -> dic
             first, later = np.split(world.render(scene, times)[0], 2)
             found.append(_read(first, scene, rate) | {"later": features(later[::rate])})
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **{key: np.stack([f[key] for f in found]) for key in found[0]})
+        measures: Any = {key: np.stack([f[key] for f in found]) for key in found[0]}
+        np.savez_compressed(path, **measures)
     return dict(np.load(path))
 
 
@@ -318,7 +319,7 @@ def main() -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 started = time.perf_counter()
                 part = list(range(start, min(start + size, len(todo))))
-                made = run_batch(pipe, policy, [todo[i] for i in part], config)
+                made: Any = run_batch(pipe, policy, [todo[i] for i in part], config)
                 partial = path.with_suffix(".partial.npz")
                 np.savez_compressed(partial, videos=np.array(part), **made)
                 partial.rename(path)

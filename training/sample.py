@@ -32,7 +32,8 @@ def held_out_scenes(
     count: int, config: world.WorldConfig, first: int = HELD_OUT
 ) -> list[world.Scene]:
     """The first `count` scenes from seed `first` on that hold a never-trained combination."""
-    scenes, seed = [], first
+    scenes: list[world.Scene] = []
+    seed = first
     while len(scenes) < count:
         scene = world.sample_scene(seed, config)
         scenes += [scene] if world.held_out(scene) else []

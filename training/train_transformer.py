@@ -20,6 +20,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
 
@@ -65,7 +66,7 @@ class LatentPool:
         if not self.latents:
             raise FileNotFoundError(f"no shards in {self.folder}: `training.encode` writes them")
         picks = torch.randint(len(self.latents), (size,), generator=generator).tolist()
-        rng = world.np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         captions = [world.caption(self.scenes[i], rng) for i in picks]
         latents = []
         for i in picks:
@@ -147,7 +148,8 @@ def build_optimizers(
     modules: dict[str, torch.nn.Module], rate: float
 ) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW (at half the rate) for all else."""
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for module in modules.values():
         for key, value in module.named_parameters():
             inner = "block" in key and value.ndim == 2 and "relative" not in key
@@ -244,7 +246,8 @@ def main() -> None:
             before: int = done_before,
         ) -> dict[str, float]:
             if index % 50 == 0:
-                clips.refresh(), firsts.refresh()
+                clips.refresh()
+                firsts.refresh()
             set_rates(optimizers, stage, index)
             generator = step_generator(config["seed"] + 97 * number, index)
             with torch.autocast(device.type, torch.bfloat16, enabled=config["autocast"]):

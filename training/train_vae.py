@@ -91,7 +91,7 @@ def sample_batch(
                 for p in (rows[pick], cols[pick])
             )
             pixels.append(image[:, y : y + size, x : x + size])
-            masks.append(mask.any(1)[:, y : y + size, x : x + size])
+            masks.append(np.any(mask, 1)[:, y : y + size, x : x + size])
     video = torch.from_numpy(np.stack(pixels)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
     return video, torch.from_numpy(np.stack(masks)).float()[:, None]
 
@@ -173,6 +173,9 @@ def main() -> None:
                 opt.step()
             return numbers
 
+        def state(opts: Any = optimizers) -> dict[str, Any]:
+            return {"vae": vae.state_dict(), "optimizers": [opt.state_dict() for opt in opts]}
+
         def restore(saved: dict[str, Any], opts: Any = optimizers) -> None:
             vae.load_state_dict(saved["vae"])
             for opt, values in zip(opts, saved["optimizers"], strict=True):
@@ -180,10 +183,7 @@ def main() -> None:
 
         run_stage(
             steps=stage["steps"],
-            state=lambda opts=optimizers: {
-                "vae": vae.state_dict(),
-                "optimizers": [opt.state_dict() for opt in opts],
-            },
+            state=state,
             restore=restore,
             step=step,
             folder=folder,

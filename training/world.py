@@ -281,7 +281,7 @@ def render(scene: Scene, frames: np.ndarray | int) -> tuple[np.ndarray, np.ndarr
 
 
 def _shape(
-    thing: Thing, dx: np.ndarray, dy: np.ndarray, angle: np.ndarray
+    thing: Thing, dx: np.ndarray, dy: np.ndarray, angle: np.ndarray | np.float32
 ) -> tuple[np.ndarray, np.ndarray]:
     """Signed distance to a shape's outline (negative inside) and its shading, both `[F, H, W]`."""
     r = thing.radius
