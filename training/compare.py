@@ -1,12 +1,16 @@
-"""Does training again give the same model? Two runs side by side.
+"""Two training runs side by side: does training again give as good a model?
 
     python -m training.compare --config training/configs/compare.yaml
 
 Compares what the commands of `README.md` leave behind with the files of the shipped model in
 `curves/`: the loss curves of every stage, the scores of `sample` and the report of `longrun`.
-Losses are compared over the last quarter of a stage, beside the scatter of its log rows; scores and
-long runs prompt by prompt, with 95 % bootstrap intervals over the prompts that both runs have.
-What a run does not have (yet) is left out.
+Losses are compared over a quarter of a stage, the one that ends at the last step that both runs
+have logged, beside the scatter of the log rows there; scores and long runs prompt by prompt, with
+95 % bootstrap intervals over the prompts that both runs have. Those know nothing of how far two
+trainings lie apart by chance, for which two runs are too few. What a run does not have (yet) is
+left out.
+
+Axes: R log rows of a stage.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from training.longrun import differences, differences_table
 from training.sample import interval
 
 Array = npt.NDArray[Any]
-Curve = dict[str, Array]
+Curve = dict[str, Array]  # a stage's columns, each `[R]`
 
 
 def read_curve(path: Path) -> Curve:
@@ -38,36 +42,41 @@ def read_curve(path: Path) -> Curve:
 
 
 def stages(first: Path, second: Path) -> Iterator[tuple[str, Curve, Curve]]:
-    """Name and both curves of every stage that both runs have, in the order in which they began.
+    """Name and both curves, by name, of every stage that both runs have.
 
     Args:
         first: folder of `FOLDER-NUMBER-STAGE.csv`.
         second: folder of `FOLDER/NUMBER-STAGE.csv`.
     """
-    found = []
-    for path in first.glob("*.csv"):
+    for path in sorted(first.glob("*.csv")):
         match = re.fullmatch(r"(.+)-(\d+-\w+)", path.stem)
-        other = second.joinpath(*match.groups()).with_suffix(".csv") if match else second
-        if other.is_file():
-            found.append((other.stat().st_mtime, path.stem, read_curve(path), read_curve(other)))
-    for _, name, one, two in sorted(found, key=lambda entry: entry[:2]):
-        if all(len(run.get("step", ())) for run in (one, two)):  # one may have just begun
-            yield name, one, two
+        if match and (other := second / match[1] / f"{match[2]}.csv").is_file():
+            one, two = read_curve(path), read_curve(other)
+            if all(len(run.get("step", ())) for run in (one, two)):  # one may have just begun
+                yield path.stem, one, two
 
 
-def settled(curve: Curve, column: str, steps: float) -> tuple[float, float]:
-    """Mean and standard deviation of the rows in the quarter of a stage that ends at `steps`."""
-    rows = (curve["step"] > 0.75 * steps) & (curve["step"] <= steps)
-    return float(curve[column][rows].mean()), float(curve[column][rows].std())
+def columns(one: Curve, two: Curve) -> list[str]:
+    """What both curves show over their steps."""
+    return [key for key in one if key in two and key not in ("step", "seconds")]
+
+
+def settled(curve: Curve, column: str, steps: float) -> str:
+    """Mean ± standard deviation of the rows in the quarter of a stage that ends at `steps`."""
+    values = curve[column][(curve["step"] > 0.75 * steps) & (curve["step"] <= steps)]
+    if len(values) < 2:
+        return "".join(f"{value:.4g}" for value in values)
+    return f"{values.mean():.4g} ± {values.std(ddof=1):.2g}"
 
 
 def curves_table(first: Path, second: Path) -> str:
     """Every stage's columns in both runs as a Markdown table, up to the steps that both have."""
-    lines = ["| stage | steps | | first run | second run |", "|---|---|---|---|---|"]
+    lines = ["| stage, mean ± scatter of log rows | until step | | first run | second run |"]
+    lines.append("|---|---|---|---|---|")
     for name, one, two in stages(first, second):
         steps = min(one["step"][-1], two["step"][-1])
-        for column in [key for key in one if key not in ("step", "seconds")]:
-            cells = ["{:.4g} ± {:.2g}".format(*settled(run, column, steps)) for run in (one, two)]
+        for column in columns(one, two):
+            cells = [settled(run, column, steps) for run in (one, two)]
             lines.append(f"| {name} | {steps:.0f} | {column} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -86,15 +95,21 @@ def scores_table(first: dict[str, Any], second: dict[str, Any]) -> str:
 
 
 def longruns_table(first: dict[str, Any], second: dict[str, Any]) -> str:
-    """Second minus first of two reports of `longrun`, policy by policy, as a Markdown table."""
-    if first["seconds"] != second["seconds"]:
-        raise ValueError(f"videos of {first['seconds']} and {second['seconds']} s")
-    found = {}
+    """Second minus first of two reports of `longrun`, policy by policy, as a Markdown table.
+
+    Raises:
+        ValueError: The videos of the two reports are not of the same kind.
+    """
+    same = [key for key in first["made"] if key != "weights"]
+    others = [key for key in same if first["made"][key] != second["made"].get(key)]
+    if others or first["window_seconds"] != second["window_seconds"]:
+        raise ValueError(f"long runs with other {', '.join(others or ['window_seconds'])}")
+    found, shared = {}, set()
     for policy, curves in second["policies"].items():
-        gaps = policy in first["policies"] and differences(curves, first["policies"][policy])
-        if gaps:
-            found[policy] = gaps
-    return differences_table(found, "second minus first")
+        if policy in first["policies"]:
+            found[policy] = differences(curves, first["policies"][policy])
+            shared |= set(curves["prompts"]) & set(first["policies"][policy]["prompts"])
+    return differences_table(found, f"second minus first, {len(shared)} prompts")
 
 
 def plot(first: Path, second: Path, path: Path) -> None:
@@ -107,12 +122,10 @@ def plot(first: Path, second: Path, path: Path) -> None:
     panels = [
         (f"{name}: {column}", one["step"], one[column], two["step"], two[column])
         for name, one, two in stages(first, second)
-        for column in one
-        if column not in ("step", "seconds")
+        for column in columns(one, two)
     ]
-    columns = 4
-    rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(14, 2.6 * rows), layout="constrained")
+    rows = -(-len(panels) // 4)
+    figure, axes = plt.subplots(rows, 4, figsize=(14, 2.6 * rows), layout="constrained")
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     for axis, (title, *lines) in zip(axes.flat, panels, strict=False):
@@ -136,13 +149,17 @@ def main() -> None:
         raise SystemExit(f"no stage of {first} has a curve in {second}")
     print(curves_table(first, second))
     plot(first, second, out / "curves.png")
-    for name, kept, compare in (
-        ("samples/scores.json", "scores.json", scores_table),
-        ("longrun/report.json", "longrun.json", longruns_table),
+    for kept, name, compare in (
+        ("scores.json", "samples/scores.json", scores_table),
+        ("longrun.json", "longrun/report.json", longruns_table),
     ):
-        if (second / name).is_file():
-            one, two = (json.loads(path.read_text()) for path in (first / kept, second / name))
-            print("", compare(one, two), sep="\n")
+        paths = (first / kept, second / name)
+        if all(path.is_file() for path in paths):
+            one, two = (json.loads(path.read_text()) for path in paths)
+            try:
+                print("", compare(one, two), sep="\n")
+            except ValueError as error:
+                raise SystemExit(f"{paths[0]} and {paths[1]}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -5,20 +5,22 @@
 
 Held-out prompts x seeds x policies, `seconds` long each, through the package's own pipeline, the
 same noise for every policy. Videos are made in batches; a finished batch is a small file, so the
-run can be stopped, resumed and spread over several sessions or machines (`policies` and `batches`
-choose a part). Of every second a few frames are read: adherence to the prompt, identity with the
-video's own first seconds, the objects' speed, and features of a network from a wheel for the
-Fréchet distance between windows of generated video and of renders.
+run can be stopped, resumed and spread over several processes (`worker` of `workers`). Of every
+second a few frames are read: adherence to the prompt, identity with the video's own first 5 s, the
+objects' speed, and features of a network from a wheel for the Fréchet distance between windows of
+generated video and of renders.
 
-The report has values and differences to one of the policies, with 95 % bootstrap intervals over
-prompts, and says `partial` until every batch of every policy is there.
+The report has curves, and differences to some of the policies prompt by prompt, with 95 % bootstrap
+intervals over prompts, and says `partial` until every batch of every policy is there.
 
 Axes: V videos, F frames, H rows, W columns.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -27,11 +29,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from diffusers import AutoencoderKLWan
 
 from tethercache import POLICIES, CausalVideoPipeline
 from training import oracle, world
 from training.common import load_config
-from training.sample import held_out_scenes, interval
+from training.sample import held_out_scenes, interval, through_vae
 
 Array = npt.NDArray[Any]
 MEASURES = ("adherence", "identity", "speed")
@@ -73,6 +76,13 @@ def run_batch(
 def _pieces(folder: Path, policy: str) -> Path:
     """Where the finished batches of a policy lie, settings included, as a name for any disk."""
     return folder / re.sub(r"[^\w=.,-]", "_", policy)
+
+
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    """Write whole or not at all, whatever other processes do."""
+    partial = path.with_suffix(f".{os.getpid()}.partial.npz")
+    np.savez_compressed(partial, **arrays)
+    partial.rename(path)
 
 
 def features(frames: Array) -> Array:
@@ -137,25 +147,31 @@ def main_axes(features: Array, keep: int = 64) -> Array:
     return axes
 
 
-def read_renders(config: dict[str, Any], folder: Path, seconds: int = 20) -> dict[str, Array]:
-    """True renders of the same prompts, read as the videos are: what nothing can do better.
+def read_renders(
+    config: dict[str, Any], folder: Path, vae: AutoencoderKLWan, seconds: int = 20
+) -> dict[str, Array]:
+    """True renders of the same prompts, read as the videos are; kept in a file.
 
     Returns:
-        As `run_batch`, `seconds` long, and `later`: the features of as many seconds after those.
+        As `run_batch`, `seconds` long, of the renders: what nothing can do better. The same of
+        renders that went through the VAE, with "vae " before the names: what no transformer can do
+        better. `others`: the features of as many seconds after those, for the Fréchet distance
+        between renders and renders.
     """
     path = folder / "renders.npz"
-    if not path.exists():
-        every, rate = config["every"], world.FPS // config["every"]
-        scenes = held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
-        times = np.arange(0, 2 * seconds * world.FPS, every)
-        found = []
-        for scene in scenes:
-            first, later = np.split(world.render(scene, times)[0], 2)
-            found.append(_read(first, scene, rate) | {"later": features(later[::rate])})
-        folder.mkdir(parents=True, exist_ok=True)
-        measures: Any = {key: np.stack([f[key] for f in found]) for key in found[0]}
-        np.savez_compressed(path, **measures)
-    return dict(np.load(path))
+    if path.exists() and len((known := dict(np.load(path)))["features"]) == config["prompts"]:
+        return known
+    every, rate = config["every"], world.FPS // config["every"]
+    times = np.arange(0, 2 * seconds * world.FPS, every)
+    found = []
+    for scene in held_out_scenes(config["prompts"], world.WorldConfig(**config["world"])):
+        first, after = np.split(world.render(scene, times)[0], 2)
+        decoded = through_vae(vae, scene, 4 * seconds + 1)[: seconds * world.FPS : every]
+        rebuilt = {f"vae {key}": read for key, read in _read(decoded, scene, rate).items()}
+        found.append(_read(first, scene, rate) | rebuilt | {"others": features(after[::rate])})
+    measures = {key: np.stack([f[key] for f in found]) for key in found[0]}
+    _save(path, measures)
+    return measures
 
 
 def _read(frames: Array, scene: world.Scene, rate: int) -> dict[str, Array]:
@@ -169,63 +185,86 @@ def _read(frames: Array, scene: world.Scene, rate: int) -> dict[str, Array]:
     }
 
 
-def report(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Curves in windows of `window_seconds`, by policy, from the batches that are there."""
+def report(config: dict[str, Any], folder: Path, truth: dict[str, Array]) -> dict[str, Any]:
+    """What the batches that are there show.
+
+    Args:
+        config: of the run.
+        folder: of its batches.
+        truth: of `read_renders`.
+
+    Returns:
+        `policies`: for each policy the number of its `videos`, its `prompts`, the means
+        `by_prompt` of each measure from the second window on, and the curve of each measure,
+        `[windows]` of (mean, low, high). `differences`: see there; by the policy to compare with,
+        then by policy. `renders`, `vae`: the truth's values, without and with the VAE. `state`:
+        complete or partial. `made`: see `declare`. Speeds are in pixels a second.
+    """
     todo, width = videos(config), config["window_seconds"]
-    truth = read_renders(config, folder)
     flat = truth["features"].reshape(-1, truth["features"].shape[-1])
-    axes = main_axes(flat)
-    flat, others, each = flat @ axes, truth["later"] @ axes, np.arange(len(truth["later"]))
-    reference = {key: interval(np.nanmean(truth[key], 1)) for key in MEASURES}
-    reference["frechet"] = frechet_interval(others, each, flat)
-    result: dict[str, Any] = {"seconds": config["seconds"], "window_seconds": width}
-    result |= {"renders": reference, "policies": {}, "differences": {}}
+    axes, every_prompt = main_axes(flat), np.arange(len(truth["features"]))
+    flat = flat @ axes
+    result: dict[str, Any] = {key: config[key] for key in ("seconds", "window_seconds")}
+    result["made"] = json.loads((folder / "made.json").read_text())
+    for name, prefix, seen in (("renders", "", "others"), ("vae", "vae ", "vae features")):
+        result[name] = {key: interval(np.nanmean(truth[prefix + key], 1)) for key in MEASURES}
+        result[name]["frechet"] = frechet_interval(truth[seen] @ axes, every_prompt, flat)
+
     read = {policy: _read_pieces(folder, policy) for policy in config["policies"]}
     read = {policy: found for policy, found in read.items() if found}
     done = [len(found["videos"]) for found in read.values()]
     result["state"] = "complete" if done == [len(todo)] * len(config["policies"]) else "partial"
-    base = config["compare_with"]
-    own = slice(width if config["seconds"] > width else 0, None)  # first most frames are shared
+    result["policies"] = {}
     for policy, merged in read.items():
         prompts = np.array([todo[i][0] for i in merged["videos"]])
-        seen = merged["features"] @ axes
+        projected = merged["features"] @ axes
         curves: dict[str, list[Any]] = {key: [] for key in (*MEASURES, "frechet")}
-        for start in range(0, config["seconds"] - width + 1, width):
+        for start in range(0, config["seconds"], width):
             window = slice(start, start + width)
             for key in MEASURES:
                 curves[key].append(interval(_by_prompt(merged[key][:, window], prompts)))
-            curves["frechet"].append(frechet_interval(seen[:, window], prompts, flat))
-        later = {key: _by_prompt(merged[key][:, own], prompts) for key in MEASURES}
+            curves["frechet"].append(frechet_interval(projected[:, window], prompts, flat))
+        after = {key: _by_prompt(merged[key][:, width:], prompts) for key in MEASURES}
         result["policies"][policy] = {
             "videos": len(prompts),
             "prompts": np.unique(prompts).tolist(),
-            "later": {key: values.round(4).tolist() for key, values in later.items()},
+            "by_prompt": {key: values.round(4).tolist() for key, values in after.items()},
             **curves,
         }
-    for policy, curves in result["policies"].items():
-        if base in read and policy != base:
-            result["differences"][policy] = differences(curves, result["policies"][base])
+    result["differences"] = {
+        base: {
+            policy: differences(curves, result["policies"][base])
+            for policy, curves in result["policies"].items()
+            if policy != base
+        }
+        for base in config["compare_with"]
+        if base in read
+    }
     return result
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """How far one policy's or model's videos lie above another's: more telling than two curves.
+    """How far the videos of one policy or model lie above those of another, prompt by prompt.
 
-    The first window, in which policies share most frames, is left out.
+    The first window is left out: about half of it is the time before a budget is full, in which
+    policies of the same budget do the same.
 
     Args:
         one: an entry of a report's `policies`.
         other: the same, of the other policy or of another report.
 
     Returns:
-        For each measure the mean difference and its 95 % interval over the prompts that both have;
-        nothing if there are none.
+        For each measure the mean difference, the ends of its 95 % interval over the prompts that
+        both have, and the numbers of prompts in which `one` is higher and lower. Empty if they
+        share no prompt.
     """
-    shared, mine, yours = np.intersect1d(one["prompts"], other["prompts"], return_indices=True)
-    if not len(shared):
-        return {}
-    later = [{key: np.array(side["later"][key]) for key in MEASURES} for side in (one, other)]
-    return {key: interval(later[0][key][mine] - later[1][key][yours]) for key in MEASURES}
+    shared, rows, other_rows = np.intersect1d(one["prompts"], other["prompts"], return_indices=True)
+    found: dict[str, Any] = {}
+    for key in MEASURES if len(shared) else ():
+        values, base = (np.array(side["by_prompt"][key]) for side in (one, other))
+        gaps = values[rows] - base[other_rows]
+        found[key] = [*interval(gaps), int((gaps > 0).sum()), int((gaps < 0).sum())]
+    return found
 
 
 def _by_prompt(values: Array, prompts: Array) -> Array:
@@ -235,17 +274,20 @@ def _by_prompt(values: Array, prompts: Array) -> Array:
 
 def _read_pieces(folder: Path, policy: str) -> dict[str, Array]:
     """What the finished batches of a policy read, `run_batch`'s measures and `videos`."""
-    parts = [dict(np.load(path)) for path in sorted(_pieces(folder, policy).glob("*.npz"))]
+    parts = [dict(np.load(path)) for path in sorted(_pieces(folder, policy).glob("*[0-9].npz"))]
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}
 
 
 def table(result: dict[str, Any], at: tuple[int, ...] = (0, 30, 60, 120)) -> str:
-    """A report as a Markdown table: the windows that begin `at` so many seconds, and the last."""
+    """A report as a Markdown table: the windows that begin `at` so many seconds, and the last.
+
+    Behind them the truth after the VAE, and the truth.
+    """
     width = result["window_seconds"]
-    last_start = (result["seconds"] // width - 1) * width
-    starts = sorted({last_start, *(start for start in at if start < last_start)})
-    lines = ["| | policy | " + " | ".join(f"{s}-{s + width} s" for s in starts) + " | renders |"]
-    lines.append("|---" * (len(starts) + 3) + "|")
+    last = result["seconds"] - width
+    starts = [start for start in at if start < last and start % width == 0] + [last]
+    heads = [*(f"{s}-{s + width} s" for s in starts), "renders after the VAE", "renders"]
+    lines = ["| | policy | " + " | ".join(heads) + " |", "|---" * (len(heads) + 2) + "|"]
     for key in (*MEASURES, "frechet"):
         digits = 2 if key in ("adherence", "identity") else 1
         for policy, curves in result["policies"].items():
@@ -253,8 +295,8 @@ def table(result: dict[str, Any], at: tuple[int, ...] = (0, 30, 60, 120)) -> str
                 "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*curves[key][s // width], d=digits)
                 for s in starts
             ]
-            last = f"{result['renders'][key][0]:.{digits}f}"
-            lines.append(f"| {key} | {policy} | " + " | ".join(cells) + f" | {last} |")
+            cells += [f"{result[truth][key][0]:.{digits}f}" for truth in ("vae", "renders")]
+            lines.append(f"| {key} | {policy} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -264,7 +306,7 @@ def differences_table(found: dict[str, Any], title: str) -> str:
     lines.append("|---" * (len(MEASURES) + 1) + "|")
     for policy, gaps in found.items():
         cells = [
-            "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]".format(*gap, d=1 if key == "speed" else 3)
+            "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}] {}:{}".format(*gap, d=1 if key == "speed" else 3)
             for key, gap in gaps.items()
         ]
         lines.append(f"| {policy} | " + " | ".join(cells) + " |")
@@ -291,7 +333,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
             middle = (np.arange(len(value)) + 0.5) * result["window_seconds"]
             (line,) = axis.plot(middle, value, label=f"{policy}, {curves['videos']} videos")
             axis.fill_between(middle, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-        axis.axhline(result["renders"][key][0], color="grey", linestyle=":", label="renders")
+        for truth, name_of_line, style in (("renders", "renders", ":"), ("vae", "after VAE", "--")):
+            value = result[truth][key][0]
+            axis.axhline(value, color="grey", linestyle=style, label=name_of_line)
         axis.set(title=name, xlim=(0, result["seconds"]))
         axis.grid(alpha=0.3)
     axes[1, 1].legend(fontsize="small", loc="center")
@@ -302,33 +346,57 @@ def plot(result: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def declare(config: dict[str, Any], folder: Path, pipe: CausalVideoPipeline) -> None:
+    """Note what the videos of a folder are made with, so that no others get among them.
+
+    Raises:
+        SystemExit: There are videos of other weights, of another length or of another world.
+    """
+    digest = hashlib.sha256()
+    for part in (pipe.text_encoder, pipe.transformer, pipe.vae):
+        for tensor in part.state_dict().values():
+            digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
+    made = {key: config[key] for key in ("seconds", "seeds", "every", "world")}
+    made["weights"] = digest.hexdigest()[:16]
+    path = folder / "made.json"
+    if path.exists():
+        there = json.loads(path.read_text())
+        others = [key for key in made if there[key] != made[key]]
+        if others:
+            raise SystemExit(f"{folder} has videos of other {', '.join(others)}: --set out=ANOTHER")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(made) + "\n")
+
+
 def main() -> None:
     """Run what is missing, then write the report."""
     config: dict[str, Any] = load_config(__doc__)
+    if config["seconds"] not in range(0, 10**6, config["window_seconds"])[2:]:
+        raise SystemExit("`seconds` must be two or more times `window_seconds`, and whole")
     torch.set_num_threads(config["threads"])
     folder = Path(config["out"])
     todo, size = videos(config), config["batch"]
+    pipe = CausalVideoPipeline.from_pretrained(config["model"]).to(config["device"] or "cpu")
+    pipe.set_progress_bar_config(disable=True)
+    declare(config, folder, pipe)
     if not config["report_only"]:
-        pipe = CausalVideoPipeline.from_pretrained(config["model"]).to(config["device"] or "cpu")
-        pipe.set_progress_bar_config(disable=True)
         for number, start in enumerate(range(0, len(todo), size)):
             for policy in config["policies"]:
                 path = _pieces(folder, policy) / f"{number:03d}.npz"
-                if path.exists() or number not in (config["batches"] or [number]):
+                if path.exists() or number % config["workers"] != config["worker"]:
                     continue
                 path.parent.mkdir(parents=True, exist_ok=True)
                 started = time.perf_counter()
                 part = list(range(start, min(start + size, len(todo))))
-                made: Any = run_batch(pipe, policy, [todo[i] for i in part], config)
-                partial = path.with_suffix(".partial.npz")
-                np.savez_compressed(partial, videos=np.array(part), **made)
-                partial.rename(path)
+                made = run_batch(pipe, policy, [todo[i] for i in part], config)
+                _save(path, {"videos": np.array(part), **made})
                 print(f"{policy} batch {number}: {time.perf_counter() - started:.0f} s", flush=True)
-    result = report(config, folder)
+    result = report(config, folder, read_renders(config, folder, pipe.vae))
     (folder / "report.json").write_text(json.dumps(result) + "\n")
     plot(result, folder / "report.png")
-    minus = differences_table(result["differences"], f"minus {config['compare_with']}")
-    print(table(result), minus, sep="\n\n")
+    print(table(result))
+    for base, found in result["differences"].items():
+        print("", differences_table(found, f"minus {base}"), sep="\n")
 
 
 if __name__ == "__main__":

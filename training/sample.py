@@ -50,6 +50,12 @@ def decode(vae: AutoencoderKLWan, latents: torch.Tensor) -> np.ndarray:
     return pixels.cpu().numpy().astype(np.uint8)
 
 
+def through_vae(vae: AutoencoderKLWan, scene: world.Scene, frames: int) -> np.ndarray:
+    """The render of a scene, encoded and decoded: uint8 `[4F-3, H, W, 3]` of F latent frames."""
+    mean, std = latent_scale(vae)
+    return decode(vae, (encode_scenes(vae, [scene], frames)[0] - mean) / std)
+
+
 def write_mp4(path: Path, frames: np.ndarray) -> None:
     """H.264 at the world's frame rate from uint8 `[F, H, W, 3]`."""
     with av.open(str(path), "w") as container:
@@ -104,11 +110,7 @@ def main() -> None:
     write_grid(out / "grid.png", clips[: config["rows"]])
 
     vae = AutoencoderKLWan.from_pretrained(model / "vae").to(device)
-    mean, std = latent_scale(vae)
-    truths = [
-        decode(vae, (encode_scenes(vae, [scene], frames)[0] - mean) / std) for scene in scenes
-    ]
-    ceiling, _ = summarise(truths, scenes)
+    ceiling, _ = summarise([through_vae(vae, scene, frames) for scene in scenes], scenes)
     summary, results = summarise(clips, scenes)
     summary = {"clips": len(clips), **summary, "vae_ceiling": ceiling}
     (out / "scores.json").write_text(json.dumps({**summary, "results": results}, indent=1) + "\n")

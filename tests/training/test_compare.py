@@ -1,7 +1,6 @@
 """Two training runs side by side: what is compared, over which steps and which prompts."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,28 +10,27 @@ import pytest
 from training import compare
 
 
-def write_curve(path: Path, losses: list[float], began: int) -> None:
+def write_curve(path: Path, losses: list[float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [f"{20 * (i + 1)},{i},{loss}" for i, loss in enumerate(losses)]
     path.write_text("\n".join(["step,seconds,loss", *rows]) + "\n")
-    os.utime(path, (began, began))
 
 
 def write_runs(first: Path, second: Path) -> None:
-    write_curve(first / "vae-0-images.csv", [9, 3, 3, 3, 1, 1, 1, 1], 0)
-    write_curve(first / "a-teacher-1-window.csv", [0.5, 0.25], 0)
-    write_curve(first / "student-0-first.csv", [1.0], 0)  # the second run has not come to it
-    write_curve(second / "vae" / "0-images.csv", [8, 2, 2, 5], 1)
-    write_curve(second / "a-teacher" / "1-window.csv", [0.5, 0.75], 2)
-    write_curve(second / "student" / "0-first.csv", [], 3)
+    write_curve(first / "vae-0-images.csv", [9, 3, 3, 3, 1, 1, 1, 1])
+    write_curve(first / "a-teacher-1-window.csv", [0.5, 0.25])
+    write_curve(first / "student-0-first.csv", [1.0])  # the second run has not come to it
+    write_curve(second / "vae" / "0-images.csv", [8, 2, 2, 2, 2, 2, 5, 7, 9])
+    write_curve(second / "a-teacher" / "1-window.csv", [0.5, 0.75])
+    write_curve(second / "student" / "0-first.csv", [])
 
 
 def test_stages_are_compared_up_to_the_steps_that_both_have(tmp_path: Path):
     first, second = tmp_path / "curves", tmp_path / "runs"
     write_runs(first, second)
     assert compare.curves_table(first, second).splitlines()[2:] == [
-        "| vae-0-images | 80 | loss | 3 ± 0 | 5 ± 0 |",
-        "| a-teacher-1-window | 40 | loss | 0.25 ± 0 | 0.75 ± 0 |",
+        "| a-teacher-1-window | 40 | loss | 0.25 | 0.75 |",
+        "| vae-0-images | 160 | loss | 1 ± 0 | 6 ± 1.4 |",
     ]
     compare.plot(first, second, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes()[1:4] == b"PNG"
@@ -58,18 +56,25 @@ def test_scores_are_compared_prompt_by_prompt():
 
 
 def report(adherence: list[float], prompts: list[int], policy: str = "fifo") -> dict[str, Any]:
-    later = {"adherence": adherence, "identity": adherence, "speed": adherence}
-    return {"seconds": 240, "policies": {policy: {"prompts": prompts, "later": later}}}
+    means = {"adherence": adherence, "identity": adherence, "speed": adherence}
+    return {
+        "window_seconds": 10,
+        "made": {"seconds": 240, "weights": str(adherence)},
+        "policies": {policy: {"prompts": prompts, "by_prompt": means}},
+    }
 
 
-def test_long_runs_are_compared_where_policy_prompt_and_length_are_the_same():
+def test_long_runs_are_compared_where_policy_prompt_and_kind_are_the_same():
     one, two = report([0.5, 0.25, 1.0], [0, 1, 2]), report([0.5, 1.0], [1, 3])
-    row = "| fifo | +0.250 [+0.250, +0.250] | +0.250 [+0.250, +0.250] | +0.2 [+0.2, +0.2] |"
-    assert compare.longruns_table(one, two).splitlines()[2:] == [row]
-    assert compare.longruns_table(one, report([1.0], [7])).splitlines()[2:] == []
+    quarter = "+0.250 [+0.250, +0.250] 1:0"
+    assert compare.longruns_table(one, two).splitlines() == [
+        "| second minus first, 1 prompts | adherence | identity | speed |",
+        "|---|---|---|---|",
+        f"| fifo | {quarter} | {quarter} | +0.2 [+0.2, +0.2] 1:0 |",
+    ]
     assert compare.longruns_table(one, report([1.0], [1], "sink")).splitlines()[2:] == []
-    with pytest.raises(ValueError, match="240 and 30 s"):
-        compare.longruns_table(one, two | {"seconds": 30})
+    with pytest.raises(ValueError, match="long runs with other seconds"):
+        compare.longruns_table(one, two | {"made": {"seconds": 30}})
 
 
 def test_the_command_prints_what_there_is(

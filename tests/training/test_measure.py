@@ -6,7 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tethercache import CausalVideoPipeline
 from training import longrun, sample, world
+
+
+@pytest.fixture
+def tiny() -> CausalVideoPipeline:
+    return CausalVideoPipeline.from_pretrained("tiny")
 
 
 def test_interval_holds_the_mean_and_narrows_with_more_clips():
@@ -63,33 +69,62 @@ def write_batch(folder: Path, number: int, videos: list[int], adherence: float) 
     )
 
 
-def test_a_report_is_partial_until_every_batch_of_every_policy_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_report_is_partial_until_every_batch_of_every_policy_is_there(tmp_path: Path):
     rng = np.random.default_rng(9)
-    renders = {key: np.full((2, 20), 1.0) for key in longrun.MEASURES}
-    renders |= {key: rng.normal(size=(2, 20, 8)) for key in ("features", "later")}
-    monkeypatch.setattr(longrun, "read_renders", lambda *_: renders)
+    truth = {key: np.full((2, 20), 1.0) for key in longrun.MEASURES}
+    truth |= {f"vae {key}": 0.875 * value for key, value in truth.items()}
+    truth |= {key: rng.normal(size=(2, 20, 8)) for key in ("features", "others", "vae features")}
     config: dict[str, Any] = {"prompts": 2, "seeds": 2, "seconds": 20, "window_seconds": 10}
-    config |= {"policies": ["fifo", "tethercache"], "compare_with": "fifo"}
+    config |= {"policies": ["fifo", "tethercache"], "compare_with": ["fifo", "sink"]}
+    (tmp_path / "made.json").write_text('{"weights": "0123"}')
     write_batch(tmp_path / "fifo", 0, [0, 1], 0.5)
     write_batch(tmp_path / "fifo", 1, [2, 3], 0.9)
     write_batch(tmp_path / "tethercache", 0, [0, 1], 0.8)
-    partial = longrun.report(config, tmp_path)
+    # what another process is still writing
+    (tmp_path / "tethercache" / "001.77.partial.npz").write_bytes(b"PK")
+    partial = longrun.report(config, tmp_path, truth)
     assert partial["state"] == "partial"
+    assert partial["made"] == {"weights": "0123"}
     assert partial["policies"]["fifo"]["videos"] == 4
+    assert partial["policies"]["fifo"]["by_prompt"]["adherence"] == [0.5, 0.9]
     assert [row[0] for row in partial["policies"]["fifo"]["adherence"]] == [0.7, 0.7]
     assert partial["policies"]["fifo"]["speed"] == [[9.0, 9.0, 9.0]] * 2
-    assert partial["differences"]["tethercache"]["adherence"] == pytest.approx([0.3, 0.3, 0.3])
+    found = partial["differences"]["fifo"]["tethercache"]["adherence"]
+    assert found == pytest.approx([0.3, 0.3, 0.3, 1, 0])
     write_batch(tmp_path / "tethercache", 1, [2, 3], 0.8)
-    complete = longrun.report(config, tmp_path)
+    complete = longrun.report(config, tmp_path, truth)
     assert complete["state"] == "complete"
-    assert (
-        "| adherence | tethercache | 0.80 [0.80, 0.80] | 0.80 [0.80, 0.80] | 1.00 |"
-        in longrun.table(complete)
-    )
-    assert complete["differences"]["tethercache"]["adherence"] == pytest.approx([0.1, -0.1, 0.3])
-    row = "| tethercache | +0.100 [-0.100, +0.300] | +0.000 [+0.000, +0.000] | +0.0 [+0.0, +0.0] |"
-    assert row in longrun.differences_table(complete["differences"], "minus fifo")
+    row = "| adherence | tethercache | 0.80 [0.80, 0.80] | 0.80 [0.80, 0.80] | 0.88 | 1.00 |"
+    assert row in longrun.table(complete)
+    zeros = "| +0.000 [+0.000, +0.000] 0:0 | +0.0 [+0.0, +0.0] 0:0 |"
+    row = f"| tethercache | +0.100 [-0.100, +0.300] 1:1 {zeros}"
+    assert row in longrun.differences_table(complete["differences"]["fifo"], "minus fifo")
     longrun.plot(complete, tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_a_folder_holds_videos_of_one_kind(tmp_path: Path, tiny: CausalVideoPipeline):
+    config = {"seconds": 20, "seeds": 2, "every": 4, "world": {"pan_probability": 0.0}}
+    longrun.declare(config, tmp_path, tiny)
+    longrun.declare(config | {"prompts": 7}, tmp_path, tiny)
+    with pytest.raises(SystemExit, match=r"has videos of other seconds, every: --set out=ANOTHER"):
+        longrun.declare(config | {"seconds": 30, "every": 8}, tmp_path, tiny)
+    tiny.transformer.proj_out.bias.data[0] += 1e-6
+    with pytest.raises(SystemExit, match="other weights"):
+        longrun.declare(config, tmp_path, tiny)
+
+
+def test_renders_are_read_with_and_without_the_vae(
+    tmp_path: Path, tiny: CausalVideoPipeline, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(longrun, "features", lambda frames: np.zeros((len(frames), 3), np.float16))
+    config = {"prompts": 2, "every": 4, "world": {"pan_probability": 0.0}}
+    truth = longrun.read_renders(config, tmp_path, tiny.vae, seconds=2)
+    assert truth["adherence"].shape == truth["vae adherence"].shape == (2, 2)
+    assert truth["adherence"].min() == 1
+    assert truth["vae adherence"].min() > 0.5
+    assert truth["others"].shape == truth["vae features"].shape == (2, 2, 3)
+    again = longrun.read_renders(config, tmp_path, tiny.vae, seconds=5)
+    assert again["adherence"].shape == (2, 2)  # from the file
+    fewer = longrun.read_renders(config | {"prompts": 1}, tmp_path, tiny.vae, seconds=1)
+    assert fewer["adherence"].shape == (1, 1)
