@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from pathlib import Path
@@ -33,7 +32,7 @@ from diffusers import AutoencoderKLWan
 
 from tethercache import POLICIES, CausalVideoPipeline
 from training import oracle, world
-from training.common import load_config
+from training.common import load_config, written_whole
 from training.sample import held_out_scenes, interval, through_vae
 
 Array = npt.NDArray[Any]
@@ -79,10 +78,8 @@ def _pieces(folder: Path, policy: str) -> Path:
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:
-    """Write whole or not at all, whatever other processes do."""
-    partial = path.with_suffix(f".{os.getpid()}.partial.npz")
-    np.savez_compressed(partial, **arrays)
-    partial.rename(path)
+    with written_whole(path) as file:
+        np.savez_compressed(file, **arrays)
 
 
 def features(frames: Array) -> Array:
@@ -385,7 +382,6 @@ def main() -> None:
                 path = _pieces(folder, policy) / f"{number:03d}.npz"
                 if path.exists() or number % config["workers"] != config["worker"]:
                     continue
-                path.parent.mkdir(parents=True, exist_ok=True)
                 started = time.perf_counter()
                 part = list(range(start, min(start + size, len(todo))))
                 made = run_batch(pipe, policy, [todo[i] for i in part], config)

@@ -1,4 +1,5 @@
 import itertools
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from training import (
     train_vae,
     world,
 )
-from training.common import CurveLog, Muon, orthogonalise, run_stage, step_generator
+from training.common import CurveLog, Muon, orthogonalise, run_stage, save_atomic, step_generator
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 TINY = {
@@ -173,6 +174,15 @@ def test_a_run_that_goes_on_drops_the_rows_it_will_write_again(tmp_path: Path):
         log.add(step=step, loss=1)
     CurveLog(tmp_path / "run.csv", ["step", "loss"], 45).add(step=60, loss=2)
     assert (tmp_path / "run.csv").read_text() == "step,loss\n20,1\n40,1\n60,2\n"
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Path):
+    path = tmp_path / "stage" / "checkpoint.pt"
+    save_atomic({"step": 1}, path)
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        save_atomic({"step": 2, "unpicklable": lambda: None}, path)
+    assert torch.load(path) == {"step": 1}
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_matching_moves_a_student_onto_the_teachers_distribution():
