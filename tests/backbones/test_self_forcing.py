@@ -97,6 +97,26 @@ def test_everything_is_as_before_on_exit(pipeline: Pipeline, inputs: dict[str, T
     assert pipeline.kv_cache1 is None
 
 
+def test_an_interrupted_video_does_not_reach_into_the_next(
+    pipeline: Pipeline, inputs: dict[str, Tensor]
+) -> None:
+    def interrupt(*args: object) -> None:
+        left.pop()
+        if not left:
+            raise KeyboardInterrupt
+
+    with attach_pipeline(pipeline, SMALL):
+        expected = run(pipeline, inputs)
+        first = len(SIGMAS) + 1  # passes of the first chunk
+        for calls in (1, 2, first, first + 2):
+            left = [None] * calls
+            hook = pipeline.generator.model.blocks[1].register_forward_pre_hook(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                run(pipeline, inputs)
+            hook.remove()
+            assert torch.equal(run(pipeline, inputs), expected)
+
+
 def test_calls_that_do_not_follow_raise(pipeline: Pipeline, inputs: dict[str, Tensor]) -> None:
     def call(frame: int, frames: int = 3, timestep: float = 1000.0) -> None:
         pipeline.generator(
@@ -110,7 +130,7 @@ def test_calls_that_do_not_follow_raise(pipeline: Pipeline, inputs: dict[str, Te
     with attach_pipeline(pipeline, SMALL), torch.no_grad():
         call(0)
         with pytest.raises(SessionError, match="3 frames was called with 2"):
-            call(0, frames=2)
+            call(0, frames=2, timestep=900)
         with pytest.raises(SessionError, match="at latent frame 6, but 0 are committed"):
             call(6)
     with attach_pipeline(pipeline, Window(window=9)), torch.no_grad():

@@ -13,7 +13,8 @@ puts everything back on exit:
 The pipeline's loop cannot declare its passes, so they are counted: a chunk has as many denoising
 passes as `pipeline.denoising_step_list` has steps, then one context pass. A chunk whose first call
 is at timestep 0 is one of a clean prefix and has the context pass alone. A call at frame 0 begins
-the next video. Nothing of those packages is imported here.
+the next video, also after one that was interrupted in its first chunk: there the noise does not
+fall from one call to the next. Nothing of those packages is imported here.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class _Video:
     start: int = -1
     frames: int = 0
     calls: int = 0
+    level: float = 0.0  # timestep of the latest call, while the first chunk is open
     done: bool = True
     rope: Rope | None = None
     current: Pass | None = None
@@ -81,7 +83,9 @@ class PipelineSession:
         rows, columns = height // self._patch[1], width // self._patch[2]
         first_frame = start // (rows * columns)
         video = self._video
-        if video.start != first_frame or video.done:  # another chunk
+        level = float(timestep.max()) if first_frame == 0 else 0.0
+        again = first_frame == 0 and level >= video.level
+        if video.start != first_frame or video.done or again:  # another chunk
             if first_frame == 0:
                 video = self._video = self._new_video()
             elif first_frame != video.committed:
@@ -104,6 +108,7 @@ class PipelineSession:
         kind = PassKind.CONTEXT if commits else PassKind.DENOISING
         video.current = Pass(kind, video.calls, first=video.calls == 0)
         video.frames = frames
+        video.level = level
         video.calls += 1
         if commits:
             video.done = True
