@@ -11,13 +11,26 @@ def pick_device(name: str) -> str:
 
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return "cpu" if accelerator is None else accelerator.type
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {name} cannot be used here: {reason}") from None
+        if accelerator is None or _refuses(accelerator.type):
+            return "cpu"
+        return accelerator.type
+    if reason := _refuses(name):
+        raise ValueError(f"--device {name} cannot be used here: {reason}")
     return name
+
+
+def _refuses(name: str) -> str | None:
+    """Why a device cannot compute what a video takes; None if it can.
+
+    The angles of rotary embeddings are float64, which Apple's `mps` does not have.
+    """
+    import torch
+
+    try:
+        torch.ones(1, dtype=torch.float64, device=name).cos().float()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def free_memory(device: str) -> tuple[int | None, int | None]:
