@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from tests.toys import toy_pipeline
+from tethercache.conditioning import encode_prompts
 from tethercache.errors import DamagedModelError, MissingModelError
 from tethercache.execution import Execution
-from tethercache.pipeline import CausalVideoPipeline
+from tethercache.pipeline import CausalVideoPipeline, plan_video
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
 from tethercache.video import StreamingDecoder
@@ -91,6 +93,13 @@ def test_a_prefix_comes_first_and_is_not_changed(pipe: CausalVideoPipeline) -> N
         ({"samples": [0, 1]}, "`samples` .2. must be as many as prompts"),
         ({"num_seconds": -1}, "must be a positive number"),
         ({"num_latent_frames": 3}, "one of the two"),
+        ({"prompt_embeds": torch.zeros(2, 8, 16)}, "`prompt_embeds` .2. must be as many as"),
+        (
+            {"prompt": [PROMPT] * 2, "prefix_latents": torch.zeros(1, 4, 3, 4, 4)},
+            r"`prefix_latents` .1, 4, 3, 4, 4. must be .2, 4, F, 4, 4.",
+        ),
+        ({"prefix_latents": torch.zeros(1, 4, 3, 8, 4)}, "must be .1, 4, F, 4, 4."),
+        ({"prefix_latents": torch.zeros(4, 3, 4, 4)}, "must be .1, 4, F, 4, 4."),
     ],
 )
 def test_mistakes_are_named(
@@ -98,6 +107,24 @@ def test_mistakes_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         stream(pipe, **options)
+
+
+def test_no_step_keeps_gradients() -> None:
+    pipe = toy_pipeline()
+    pipe.transformer.requires_grad_(True)
+    plan = plan_video(pipe.settings, POLICY, num_latent_frames=6)
+    embeds = pipe.encode_prompt([PROMPT])
+    for chunk in pipe.stream_latents(plan.chunks, embeds, POLICY):
+        assert not chunk.requires_grad
+
+
+def test_a_text_encoder_may_be_offloaded(pipe: CausalVideoPipeline) -> None:
+    """Its weights wait on the host, its answer comes from an accelerator; `meta` stands in."""
+    encoder = copy.deepcopy(pipe.text_encoder)
+    encoder.register_forward_hook(lambda module, given, states: (states[0].to("meta"),))
+    embeds = encode_prompts(pipe.tokenizer, encoder, [PROMPT], length=8)
+    assert embeds.device.type == "meta"
+    assert embeds.shape == (1, 8, encoder.config.d_model)
 
 
 def test_unknown_words_are_named_in_a_warning(

@@ -274,6 +274,7 @@ class CausalVideoPipeline(DiffusionPipeline):
         )
         return embeds.to(self._execution_device, self.transformer.dtype)
 
+    @torch.no_grad()
     def stream_latents(
         self,
         plan: Plan,
@@ -287,7 +288,6 @@ class CausalVideoPipeline(DiffusionPipeline):
         execution: Execution | None = None,
     ) -> Generator[Tensor, None, None]:
         """Clean latent chunks `[B, C, F, h, w]` of one batch, as they are made."""
-        scale = self.vae.config.scale_factor_spatial
         config, execution = self.config, execution or Execution()
         if execution.compile:
             require_compiler(prompt_embeds.device)
@@ -306,10 +306,16 @@ class CausalVideoPipeline(DiffusionPipeline):
                 Steps.from_scheduler(self.scheduler, list(config.sigmas)),
                 CounterNoise(seed, samples or list(range(prompt_embeds.shape[0]))),
                 prompt_embeds,
-                latent_size=(config.height // scale, config.width // scale),
+                latent_size=self._latent_size,
                 context_noise=config.context_noise,
                 prefix=prefix_latents,
             )
+
+    @property
+    def _latent_size(self) -> tuple[int, int]:
+        """Height and width of a latent frame."""
+        scale = self.vae.config.scale_factor_spatial
+        return self.config.height // scale, self.config.width // scale
 
     def _attention_backend(self, name: str, like: Tensor) -> str | None:
         """What diffusers calls the backend of that name; None: one that the caller has set."""
@@ -379,6 +385,7 @@ class CausalVideoPipeline(DiffusionPipeline):
             num_latent_frames=num_latent_frames,
             samples=samples,
             prefix_latents=prefix_latents,
+            prompt_embeds=prompt_embeds,
         )
         chunks = self.stream_latents(
             plan.chunks,
@@ -415,6 +422,7 @@ class CausalVideoPipeline(DiffusionPipeline):
         num_latent_frames: int | None,
         samples: list[int] | None = None,
         prefix_latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
     ) -> VideoPlan:
         """Check everything that a caller may get wrong; returns the plan.
 
@@ -427,6 +435,20 @@ class CausalVideoPipeline(DiffusionPipeline):
             raise ValueError(
                 f"`samples` ({len(samples)}) must be as many as prompts ({len(prompts)})"
             )
+        if prompt_embeds is not None and prompt_embeds.shape[0] != len(prompts):
+            raise ValueError(
+                f"`prompt_embeds` ({prompt_embeds.shape[0]}) must be as many as prompts "
+                f"({len(prompts)})"
+            )
+        if prefix_latents is not None:
+            given = tuple(prefix_latents.shape)
+            channels = self.transformer.config.in_channels
+            if given != (len(prompts), channels, *given[2:3], *self._latent_size):
+                height, width = self._latent_size
+                raise ValueError(
+                    f"`prefix_latents` {given} must be [{len(prompts)}, {channels}, F, {height}, "
+                    f"{width}]"
+                )
         return plan_video(
             self.settings,
             policy,

@@ -297,6 +297,8 @@ def attach(
 ) -> Iterator[Session]:
     """Let `policy` decide what a Wan transformer remembers, inside a `with` block.
 
+    To generate, work under `torch.no_grad()`: what is remembered would hold every graph otherwise.
+
     Args:
         transformer: an unmodified text-to-video model; on exit it is exactly what it was.
         policy: a cache policy, for example `TetherCache()`.

@@ -45,7 +45,7 @@ def encode_prompts(
         length: tokens of the result; longer prompts are cut.
 
     Returns:
-        Embeddings `[B, length, C_text]` in the encoder's dtype and on its device.
+        Embeddings `[B, length, C_text]` in the encoder's dtype, on the device where it computes.
     """
     tokens = tokenizer(
         [clean(prompt) for prompt in prompts],
@@ -58,4 +58,4 @@ def encode_prompts(
     with torch.no_grad():
         states: Tensor = text_encoder(tokens["input_ids"], tokens["attention_mask"])[0]
     mask: Tensor = tokens["attention_mask"]
-    return states * mask[..., None].to(states.dtype)
+    return states * mask[..., None].to(states)  # an offloaded encoder answers from its device
