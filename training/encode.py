@@ -17,7 +17,7 @@ from diffusers import AutoencoderKLWan
 
 from training import world
 from training.common import load_config, pick_device, save_atomic
-from training.train_vae import HELD_OUT
+from training.train_vae import HELD_OUT, SCALED
 
 BATCH = 16
 
@@ -52,7 +52,7 @@ def main() -> None:
     config = load_config(__doc__)
     device = pick_device(config)
     folder, vae_folder = Path(config["out"]), Path(config["vae"])
-    scaled = vae_folder / "scale.done"
+    scaled = vae_folder / SCALED
     while config["worker"] and not scaled.exists():
         time.sleep(1)
     vae = AutoencoderKLWan.from_pretrained(vae_folder).to(device).eval()

@@ -33,6 +33,7 @@ from training.common import (
 )
 
 HELD_OUT = 900_000_000  # scene seeds from here on are never trained on
+SCALED = "scale.done"  # beside a VAE whose config has the scale of its latents
 
 
 def unclamped_decode(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
@@ -131,6 +132,26 @@ def loss_terms(
     }
 
 
+def keep_scale(vae: AutoencoderKLWan, folder: Path) -> None:
+    """Take over the scale of the latents, which `encode` measured, from a saved VAE.
+
+    Of another encoder the latents have another scale: it has to be measured again.
+    """
+    if not (folder / SCALED).exists():
+        return
+    saved = AutoencoderKLWan.from_pretrained(folder)
+    weights = vae.state_dict()
+    if all(
+        torch.equal(tensor, weights[key].cpu())
+        for key, tensor in saved.state_dict().items()
+        if key.startswith(("encoder", "quant_conv"))
+    ):
+        scale = {key: saved.config[key] for key in ("latents_mean", "latents_std")}
+        vae.register_to_config(**scale)
+    else:
+        (folder / SCALED).unlink()
+
+
 def main() -> None:
     """Run every stage that is not finished."""
     config = load_config(__doc__)
@@ -191,11 +212,9 @@ def main() -> None:
             columns=["loss", "psnr", "kl"],
             log_every=config["log_every"],
         )
-        if frozen:  # the latents are the same, and so is their scale
-            before = AutoencoderKLWan.load_config(folder / "model")
-            vae.register_to_config(**{k: before[k] for k in ("latents_mean", "latents_std")})
-        if worker == 0:
-            vae.save_pretrained(folder / "model")
+    if worker == 0:
+        keep_scale(vae, folder / "model")
+        vae.save_pretrained(folder / "model")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from diffusers import AutoencoderKLWan
 
 from training import (
     causal,
@@ -284,6 +285,33 @@ def test_vae_stage_learns_and_restarts_bit_for_bit(tmp_path: Path, monkeypatch: 
         for c in (config, parts)
     )
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_finished_vae_keeps_the_scale_of_its_latents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = yaml.safe_load((CONFIGS / "vae.yaml").read_text())
+    config["model"] |= {"base_dim": 4, "z_dim": 4}
+    stage = {**config["stages"][1], "frames": 5, "batch": 2, "scenes": 2, "steps": 1}
+    config |= {"stages": [stage], "device": "cpu", "out": str(tmp_path)}
+    model = tmp_path / "model"
+
+    def scale() -> list[float]:
+        return AutoencoderKLWan.load_config(model)["latents_mean"]
+
+    run_main(train_vae, config, monkeypatch)
+    vae = AutoencoderKLWan.from_pretrained(model)
+    encode.measure_scale(model, vae, torch.randn(2, 4, 3, 8, 8) + 3)
+    (model / train_vae.SCALED).touch()
+    measured = scale()
+    run_main(train_vae, config, monkeypatch)
+    assert scale() == measured
+    decoder = {**stage, "name": "decoder", "freeze_encoder": True}
+    run_main(train_vae, config | {"stages": [stage, decoder]}, monkeypatch)
+    assert scale() == measured
+    run_main(train_vae, config | {"stages": [{**stage, "steps": 2}]}, monkeypatch)
+    assert scale() != measured
+    assert not (model / train_vae.SCALED).exists()
 
 
 def test_unclamped_decode_is_the_vaes_own():
