@@ -100,7 +100,7 @@ def longruns_table(first: dict[str, Any], second: dict[str, Any]) -> str:
     Raises:
         ValueError: The videos of the two reports are not of the same kind.
     """
-    same = [key for key in first["made"] if key != "weights"]
+    same = [key for key in first["made"] if key not in ("weights", "batch")]
     others = [key for key in same if first["made"][key] != second["made"].get(key)]
     if others or first["window_seconds"] != second["window_seconds"]:
         raise ValueError(f"long runs with other {', '.join(others or ['window_seconds'])}")

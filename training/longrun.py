@@ -32,7 +32,7 @@ from diffusers import AutoencoderKLWan
 
 from tethercache import POLICIES, CausalVideoPipeline
 from training import oracle, world
-from training.common import load_config, written_whole
+from training.common import load_config, pick_device, written_whole
 from training.sample import held_out_scenes, interval, through_vae
 
 Array = npt.NDArray[Any]
@@ -109,29 +109,64 @@ def _network() -> Any:
 _LOADED: list[Any] = []
 
 
-def frechet(a: Array, b: Array) -> float:
-    """Fréchet distance between the Gaussians fitted to two sets of features `[n, d]`."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+class Clouds:
+    """Gaussians fitted to features of some of many prompts, of any choice of them at once.
+
+    Args:
+        features: `[n, d]` of each prompt.
+    """
+
+    def __init__(self, features: list[Array]) -> None:
+        self._counts = np.array([len(group) for group in features])
+        self._sums = np.stack([group.sum(0) for group in features])
+        self._squares = np.stack([group.T @ group for group in features])
+
+    def fit(self, prompts: Array) -> tuple[Array, Array]:
+        """Mean `[d]` and covariance `[d, d]` of the features of these prompts, repeats included."""
+        count = self._counts[prompts].sum()
+        mean = self._sums[prompts].sum(0) / count
+        square = self._squares[prompts].sum(0)
+        return mean, (square - count * np.outer(mean, mean)) / (count - 1)
+
+
+def frechet(one: tuple[Array, Array], other: tuple[Array, Array]) -> float:
+    """Fréchet distance between two Gaussians, each of mean `[d]` and covariance `[d, d]`."""
+    (mean_a, cov_a), (mean_b, cov_b) = one, other
     values, vectors = np.linalg.eigh(cov_b)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ cov_a @ root).clip(0)).sum()
-    gap = float(((a.mean(0) - b.mean(0)) ** 2).sum())
+    gap = float(((mean_a - mean_b) ** 2).sum())
     return gap + float(np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
 
 
-def frechet_interval(videos: Array, prompts: Array, b: Array, draws: int = 300) -> list[float]:
-    """`frechet` of all frames of videos `[V, F, d]`, and its 95 % bootstrap interval over prompts.
+def resampled(prompts: int, draws: int = 300) -> Array:
+    """All prompts, then as many bootstrap samples of them: int `[1 + draws, prompts]`."""
+    picks = np.random.default_rng(0).integers(prompts, size=(draws, prompts))
+    return np.concatenate([np.arange(prompts)[None], picks])
 
-    A resample has fewer distinct frames and so lies farther from anything; the interval is that of
-    the resamples, moved by the difference between their mean and the value.
+
+def frechet_draws(videos: list[Array], renders: list[Array]) -> Array:
+    """Fréchet distances between features `[n, d]` of some prompts' videos and of their renders.
+
+    Both sides are drawn together, prompt by prompt, so that the distance is between videos and the
+    renders of the same prompts.
+
+    Returns:
+        `[1 + draws]`: of all prompts, and of each bootstrap sample of `resampled`.
     """
-    value = frechet(videos.reshape(-1, videos.shape[-1]), b)
-    groups = [videos[prompts == p].reshape(-1, videos.shape[-1]) for p in np.unique(prompts)]
-    picks = np.random.default_rng(0).integers(len(groups), size=(draws, len(groups)))
-    drawn = np.array([frechet(np.concatenate([groups[i] for i in pick]), b) for pick in picks])
-    low, high = np.quantile(drawn, (0.025, 0.975)) - drawn.mean() + value
-    return [round(float(x), 3) for x in (value, low, high)]
+    ours, true = Clouds(videos), Clouds(renders)
+    return np.array([frechet(ours.fit(pick), true.fit(pick)) for pick in resampled(len(videos))])
+
+
+def frechet_interval(draws: Array) -> list[float]:
+    """The value and its 95 % bootstrap interval, of `frechet_draws` or differences of them.
+
+    A resample has fewer distinct frames, so its covariances fit worse and it lies a little farther
+    from anything; the interval is moved by the difference between the mean of the draws and the
+    value.
+    """
+    low, high = np.quantile(draws[1:], (0.025, 0.975)) - draws[1:].mean() + draws[0]
+    return [round(float(x), 3) for x in (draws[0], low, high)]
 
 
 def main_axes(features: Array, keep: int = 64) -> Array:
@@ -192,52 +227,67 @@ def report(config: dict[str, Any], folder: Path, truth: dict[str, Array]) -> dic
 
     Returns:
         `policies`: for each policy the number of its `videos`, its `prompts`, the means
-        `by_prompt` of each measure from the second window on, and the curve of each measure,
+        `by_prompt` of each measure and the `speed_error` (the mean distance of a prompt's speed
+        from that of its renders) from the second window on, and the curve of each measure,
         `[windows]` of (mean, low, high). `differences`: see there; by the policy to compare with,
-        then by policy. `renders`, `vae`: the truth's values, without and with the VAE. `state`:
+        then by policy; with `frechet`, the mean over the windows but the first, where both have the
+        same prompts. `renders`, `vae`: the truth's values, without and with the VAE. `state`:
         complete or partial. `made`: see `declare`. Speeds are in pixels a second.
     """
-    todo, width = videos(config), config["window_seconds"]
-    flat = truth["features"].reshape(-1, truth["features"].shape[-1])
-    axes, every_prompt = main_axes(flat), np.arange(len(truth["features"]))
-    flat = flat @ axes
+    todo = videos(config)
+    axes = main_axes(truth["features"].reshape(-1, truth["features"].shape[-1]))
+    renders = list(truth["features"] @ axes)
     result: dict[str, Any] = {key: config[key] for key in ("seconds", "window_seconds")}
     result["made"] = json.loads((folder / "made.json").read_text())
     for name, prefix, seen in (("renders", "", "others"), ("vae", "vae ", "vae features")):
         result[name] = {key: interval(np.nanmean(truth[prefix + key], 1)) for key in MEASURES}
-        result[name]["frechet"] = frechet_interval(truth[seen] @ axes, every_prompt, flat)
+        result[name]["frechet"] = frechet_interval(frechet_draws(list(truth[seen] @ axes), renders))
 
     read = {policy: _read_pieces(folder, policy) for policy in config["policies"]}
     read = {policy: found for policy, found in read.items() if found}
     done = [len(found["videos"]) for found in read.values()]
     result["state"] = "complete" if done == [len(todo)] * len(config["policies"]) else "partial"
     result["policies"] = {}
+    draws: dict[str, Array] = {}
     for policy, merged in read.items():
-        prompts = np.array([todo[i][0] for i in merged["videos"]])
-        projected = merged["features"] @ axes
-        curves: dict[str, list[Any]] = {key: [] for key in (*MEASURES, "frechet")}
-        for start in range(0, config["seconds"], width):
-            window = slice(start, start + width)
-            for key in MEASURES:
-                curves[key].append(interval(_by_prompt(merged[key][:, window], prompts)))
-            curves["frechet"].append(frechet_interval(projected[:, window], prompts, flat))
-        after = {key: _by_prompt(merged[key][:, width:], prompts) for key in MEASURES}
-        result["policies"][policy] = {
-            "videos": len(prompts),
-            "prompts": np.unique(prompts).tolist(),
-            "by_prompt": {key: values.round(4).tolist() for key, values in after.items()},
-            **curves,
-        }
-    result["differences"] = {
-        base: {
-            policy: differences(curves, result["policies"][base])
-            for policy, curves in result["policies"].items()
-            if policy != base
-        }
-        for base in config["compare_with"]
-        if base in read
-    }
+        curves, draws[policy] = _of_policy(config, merged, truth["speed"], renders, axes)
+        result["policies"][policy] = curves
+    result["differences"] = {base: {} for base in config["compare_with"] if base in read}
+    for base, found in result["differences"].items():
+        for policy, curves in result["policies"].items():
+            if policy == base:
+                continue
+            found[policy] = differences(curves, result["policies"][base])
+            if curves["prompts"] == result["policies"][base]["prompts"]:
+                found[policy]["frechet"] = frechet_interval(draws[policy] - draws[base])
     return result
+
+
+def _of_policy(
+    config: dict[str, Any], read: dict[str, Array], speeds: Array, renders: list[Array], axes: Array
+) -> tuple[dict[str, Any], Array]:
+    """A policy's entry in a report, and `frechet_draws` averaged over its windows but the first."""
+    prompts_of = np.array([prompt for prompt, _ in videos(config)])[read["videos"]]
+    prompts, width = np.unique(prompts_of), config["window_seconds"]
+    made = [read["features"][prompts_of == p] @ axes for p in prompts]  # [seeds, seconds, d] each
+    curves: dict[str, list[Any]] = {key: [] for key in (*MEASURES, "frechet")}
+    draws = []
+    for start in range(0, config["seconds"], width):
+        window = slice(start, start + width)
+        for key in MEASURES:
+            curves[key].append(interval(_by_prompt(read[key][:, window], prompts_of)))
+        seen = [found[:, window].reshape(-1, axes.shape[1]) for found in made]
+        draws.append(frechet_draws(seen, [renders[p] for p in prompts]))
+        curves["frechet"].append(frechet_interval(draws[-1]))
+    after = {key: _by_prompt(read[key][:, width:], prompts_of) for key in MEASURES}
+    entry = {
+        "videos": len(prompts_of),
+        "prompts": prompts.tolist(),
+        "by_prompt": {key: values.round(4).tolist() for key, values in after.items()},
+        "speed_error": interval(np.abs(after["speed"] - np.nanmean(speeds, 1)[prompts])),
+        **curves,
+    }
+    return entry, np.mean(draws[1:], axis=0)
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -299,13 +349,14 @@ def table(result: dict[str, Any], at: tuple[int, ...] = (0, 30, 60, 120)) -> str
 
 def differences_table(found: dict[str, Any], title: str) -> str:
     """`differences` by policy as a Markdown table, whose first column has this title."""
-    lines = [f"| {title} | " + " | ".join(MEASURES) + " |"]
-    lines.append("|---" * (len(MEASURES) + 1) + "|")
+    heads = [*MEASURES, *(["frechet"] if any("frechet" in gaps for gaps in found.values()) else [])]
+    lines = [f"| {title} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for policy, gaps in found.items():
-        cells = [
-            "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}] {}:{}".format(*gap, d=1 if key == "speed" else 3)
-            for key, gap in gaps.items()
-        ]
+        cells = []
+        for key in heads:
+            form = "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]" if key in gaps else ""
+            form += " {}:{}" if key in gaps and key in MEASURES else ""
+            cells.append(form.format(*gaps.get(key, ()), d=3 if key in MEASURES[:2] else 1))
         lines.append(f"| {policy} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -347,18 +398,19 @@ def declare(config: dict[str, Any], folder: Path, pipe: CausalVideoPipeline) -> 
     """Note what the videos of a folder are made with, so that no others get among them.
 
     Raises:
-        SystemExit: There are videos of other weights, of another length or of another world.
+        SystemExit: There are videos of other weights, of another length or of another world, or the
+            files hold another number of videos.
     """
     digest = hashlib.sha256()
     for part in (pipe.text_encoder, pipe.transformer, pipe.vae):
         for tensor in part.state_dict().values():
             digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
-    made = {key: config[key] for key in ("seconds", "seeds", "every", "world")}
+    made = {key: config[key] for key in ("seconds", "seeds", "every", "batch", "world")}
     made["weights"] = digest.hexdigest()[:16]
     path = folder / "made.json"
     if path.exists():
         there = json.loads(path.read_text())
-        others = [key for key in made if there[key] != made[key]]
+        others = [key for key in made if there.get(key) != made[key]]
         if others:
             raise SystemExit(f"{folder} has videos of other {', '.join(others)}: --set out=ANOTHER")
     folder.mkdir(parents=True, exist_ok=True)
@@ -370,10 +422,9 @@ def main() -> None:
     config: dict[str, Any] = load_config(__doc__)
     if config["seconds"] not in range(0, 10**6, config["window_seconds"])[2:]:
         raise SystemExit("`seconds` must be two or more times `window_seconds`, and whole")
-    torch.set_num_threads(config["threads"])
-    folder = Path(config["out"])
+    device, folder = pick_device(config), Path(config["out"])
     todo, size = videos(config), config["batch"]
-    pipe = CausalVideoPipeline.from_pretrained(config["model"]).to(config["device"] or "cpu")
+    pipe = CausalVideoPipeline.from_pretrained(config["model"]).to(device)
     pipe.set_progress_bar_config(disable=True)
     declare(config, folder, pipe)
     if not config["report_only"]:

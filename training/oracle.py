@@ -3,8 +3,10 @@
 Objects are the saturated, bright pixels; the nearest palette hue is their colour (all objects of a
 scene differ in colour). A colour's mask is compared with masks that the renderer draws for every
 shape, radius and angle; the best overlap names the shape, and below `MIN_OVERLAP` it is no shape
-at all, so a smear does not count. The background is the nearest of empty scenes that the renderer
-draws, by the colours and the roughness of horizontal bands.
+at all. So a long smear is none, but a compact blob has the name of the shape that it resembles
+most, which is the right one by chance once in five times. The background is the nearest of empty
+scenes that the renderer draws, by the colours and the roughness of horizontal bands. The words for
+sizes and motions are not read.
 
 Axes: F frames, H rows, W columns.
 """
@@ -19,7 +21,8 @@ import numpy as np
 
 from training import world
 
-MIN_PIXELS = 35
+MIN_PIXELS = 35  # so many show an object; a third of the smallest ones that are drawn
+REACH = 18  # an object's pixels lie so near to their middle, in pixels
 MIN_OVERLAP = 0.65
 PATCH = 41  # side of the window in which a mask is compared with templates
 BANDS = 8
@@ -27,12 +30,17 @@ BANDS = 8
 
 @dataclass(frozen=True)
 class Sighting:
-    """One object in one frame; `shape` is "" if nothing fits, `overlap` is the best fit's IoU."""
+    """One object in one frame.
+
+    `shape` is "" if nothing fits; `overlap` is the best fit's IoU; so many `pixels` of its colour
+    are near its middle, and so many are `elsewhere`: parts of another object.
+    """
 
     shape: str
     overlap: float
     pixels: int
     centre: tuple[float, float]
+    elsewhere: int
 
 
 @dataclass(frozen=True)
@@ -46,11 +54,19 @@ class Reading:
 
 @dataclass(frozen=True)
 class Score:
-    """A clip against its prompt: mean over attributes, all of them right, and each attribute."""
+    """A clip against its prompt.
+
+    Attributes:
+        adherence: mean over `attributes`.
+        everything: all of them are right, and no other object is there.
+        attributes: the background, and colour and shape of every object.
+        time: the time of day is right; not one of the attributes.
+    """
 
     adherence: float
     everything: bool
     attributes: dict[str, bool]
+    time: bool
 
 
 def read(frames: np.ndarray) -> list[Reading]:
@@ -70,25 +86,38 @@ def read(frames: np.ndarray) -> list[Reading]:
     return readings
 
 
-def score(readings: list[Reading], truth: world.Scene) -> Score:
-    """Colour and shape of every object and the background, each by majority over the frames."""
+def score(readings: list[Reading], truth: world.Scene, *, majority: bool = True) -> Score:
+    """Colour and shape of every object and the background, each by majority over the frames.
+
+    A colour is there if at least half of the frames show it. Its shape is right if more than half
+    of those do, the background if more than half of all frames do; without `majority` if no other
+    reading is commoner, which is how the few frames of a single second vote.
+    """
     need = len(readings) / 2
-    background = Counter(r.background for r in readings).most_common(1)[0][0]
-    attributes = {"background": background == truth.background}
-    seen = Counter(colour for r in readings for colour in r.objects)
+
+    def wins(wanted: str, votes: list[str]) -> bool:
+        count = Counter(votes)
+        won = count[wanted] > len(votes) / 2
+        return won or (not majority and bool(votes) and count.most_common(1)[0][0] == wanted)
+
+    attributes = {"background": wins(truth.background, [r.background for r in readings])}
     for thing in truth.things:
-        shapes = Counter(
-            r.objects[thing.colour].shape for r in readings if thing.colour in r.objects
-        )
-        present = seen[thing.colour] >= need
+        seen = [r.objects[thing.colour] for r in readings if thing.colour in r.objects]
+        present = len(seen) >= need
         attributes[f"{thing.colour}: colour"] = present
-        attributes[f"{thing.colour}: shape"] = (
-            present and shapes.most_common(1)[0][0] == thing.shape
-        )
+        right = present and wins(thing.shape, [sighting.shape for sighting in seen])
+        attributes[f"{thing.colour}: shape"] = right
     wanted = {thing.colour for thing in truth.things}
-    extra = any(count >= need for colour, count in seen.items() if colour not in wanted)
+    others = Counter(
+        colour
+        for reading in readings
+        for colour, sighting in reading.objects.items()
+        if colour not in wanted or sighting.elsewhere >= MIN_PIXELS
+    )
     values = list(attributes.values())
-    return Score(float(np.mean(values)), all(values) and not extra, attributes)
+    everything = all(values) and all(count < need for count in others.values())
+    time = wins(truth.time, [r.time for r in readings])
+    return Score(float(np.mean(values)), everything, attributes, time)
 
 
 def adherence_per_second(
@@ -96,9 +125,10 @@ def adherence_per_second(
 ) -> np.ndarray:
     """Adherence of each second on its own, `[seconds]` (a last part of a second is left out).
 
-    `fps` is how many frames of a second were read.
+    `fps` is how many frames of a second were read; their commonest readings count.
     """
-    return np.array([score(part, truth).adherence for part in _seconds(readings, fps)])
+    parts = _seconds(readings, fps)
+    return np.array([score(part, truth, majority=False).adherence for part in parts])
 
 
 def identity_per_second(
@@ -107,8 +137,8 @@ def identity_per_second(
     """How much of each second still shows the objects of the clip's own first seconds, `[seconds]`.
 
     For every colour seen in most of the reference: half a point if most frames show it, the other
-    half if its commonest shape is the same and its mean area is within a third. NaN where there is
-    no object.
+    half if its commonest shape is the same and its mean area is within a third. What had no shape
+    and still has none is the same. NaN where there is no object.
     """
     reference = _summary(readings[: reference_seconds * fps])
     result = []
@@ -193,9 +223,10 @@ def _sight(mask: np.ndarray) -> Sighting:
     """Fit a shape to the pixels of one colour, bool `[H, W]`."""
     rows, cols = np.nonzero(mask)
     y, x = np.median(rows), np.median(cols)
-    near = np.hypot(rows - y, cols - x) < 18
-    if near.sum() < MIN_PIXELS:
-        return Sighting("", 0.0, int(near.sum()), (float(x), float(y)))
+    near = np.hypot(rows - y, cols - x) < REACH
+    pixels, elsewhere = int(near.sum()), int((~near).sum())
+    if pixels < MIN_PIXELS:
+        return Sighting("", 0.0, pixels, (float(x), float(y)), elsewhere)
     rows, cols = rows[near], cols[near]
     y, x = rows.mean(), cols.mean()
     patch = np.zeros((PATCH, PATCH), np.float32)
@@ -207,7 +238,7 @@ def _sight(mask: np.ndarray) -> Sighting:
     overlap = common / (areas + patch.sum() - common)
     best = int(overlap.argmax())
     shape = names[best] if overlap[best] >= MIN_OVERLAP else ""
-    return Sighting(shape, float(overlap[best]), int(near.sum()), (float(x), float(y)))
+    return Sighting(shape, float(overlap[best]), pixels, (float(x), float(y)), elsewhere)
 
 
 @lru_cache(maxsize=1)

@@ -100,7 +100,9 @@ def main() -> None:
     device, model = pick_device(config), Path(config["model"])
     out, frames = Path(config["out"]), config["latent_frames"]
     out.mkdir(parents=True, exist_ok=True)
-    scenes = held_out_scenes(config["count"], world.WorldConfig(**config["world"]))
+    scenes = held_out_scenes(
+        config["count"], world.WorldConfig(**config["world"]), config["first_seed"]
+    )
     clips, size = [], config["batch"]
     for start in range(0, len(scenes), size):
         prompts = [scene.caption for scene in scenes[start : start + size]]
@@ -120,29 +122,46 @@ def main() -> None:
 def summarise(
     clips: list[np.ndarray], scenes: list[world.Scene]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What the oracle reads in the first five seconds: means over clips, and each clip."""
+    """What the oracle reads in the first five seconds: means over clips, and each clip.
+
+    `shapes_right_of`: for each shape and motion how many shapes are right, and of how many.
+    """
     five = 5 * world.FPS
-    results, curves, speeds = [], [], []
+    results, curves = [], []
+    by_motion: dict[str, list[float]] = {motion: [] for motion in world.MOTIONS}
+    shapes: dict[str, dict[str, list[int]]] = {shape: {} for shape in world.SHAPES}
     for scene, frames in zip(scenes, clips, strict=True):
         readings = oracle.read(frames)
-        speeds += [oracle.speed(readings[:five], thing.colour) for thing in scene.things]
         verdict = oracle.score(readings[:five], scene)
         curves.append(oracle.adherence_per_second(readings, scene))
         results.append({"prompt": scene.caption, **verdict.__dict__})
+        for thing in scene.things:
+            by_motion[thing.motion].append(oracle.speed(readings[:five], thing.colour))
+            tally = shapes[thing.shape].setdefault(thing.motion, [0, 0])
+            tally[0] += verdict.attributes[f"{thing.colour}: shape"]
+            tally[1] += 1
     kinds: dict[str, list[bool]] = {"background": [], "colour": [], "shape": []}
     for result in results:
         for key, right in result["attributes"].items():
             kinds[key.split(": ")[-1]].append(right)
     mean, low, high = interval(np.array([r["adherence"] for r in results]))
+    speeds = {k: v[~np.isnan(v)] for k, v in ((k, np.array(v)) for k, v in by_motion.items())}
     summary = {
         "adherence_5s": mean,
         "adherence_5s_interval": [low, high],
-        "everything_right_5s": round(float(np.mean([r["everything"] for r in results])), 4),
-        "by_attribute": {k: round(float(np.mean(values)), 4) for k, values in kinds.items()},
+        "everything_right_5s": _share([r["everything"] for r in results]),
+        "by_attribute": {k: _share(values) for k, values in kinds.items()},
+        "time_of_day_right": _share([r["time"] for r in results]),
+        "shapes_right_of": shapes,
         "adherence_per_second": [round(float(v), 3) for v in np.mean(curves, 0)],
-        "speed_px_per_s": round(float(np.nanmean(speeds)), 2),
+        "speed_px_per_s": round(float(np.concatenate(list(speeds.values())).mean()), 2),
+        "speed_by_motion": {k: round(float(v.mean()), 2) for k, v in speeds.items() if len(v)},
     }
     return summary, results
+
+
+def _share(right: list[bool]) -> float:
+    return round(float(np.mean(right)), 4)
 
 
 def interval(values: np.ndarray, draws: int = 2000, seed: int = 0) -> list[float]:

@@ -29,31 +29,56 @@ def test_clean_renders_are_summed_up_as_right():
     summary, results = sample.summarise([world.render(s, 81)[0] for s in scenes], scenes)
     assert summary["adherence_5s"] == summary["everything_right_5s"] == 1
     assert summary["by_attribute"] == {"background": 1, "colour": 1, "shape": 1}
+    assert summary["time_of_day_right"] == 1
+    for scene in scenes:
+        for thing in scene.things:
+            right, of = summary["shapes_right_of"][thing.shape][thing.motion]
+            assert right == of >= 1
+            assert summary["speed_by_motion"][thing.motion] > 0
     assert [r["prompt"] for r in results] == [s.caption for s in scenes]
     swapped, _ = sample.summarise([world.render(s, 81)[0] for s in scenes[::-1]], scenes)
     assert swapped["adherence_5s"] < 0.5
 
 
 def test_frechet_is_the_squared_shift_of_equal_clouds():
-    cloud = np.random.default_rng(2).normal(size=(400, 12)).astype(np.float16)
-    assert longrun.frechet(cloud, cloud) == pytest.approx(0, abs=1e-6)
-    assert longrun.frechet(cloud + np.float16(0.5), cloud) == pytest.approx(12 * 0.25, rel=1e-2)
+    rng = np.random.default_rng(2)
+    groups = [rng.normal(size=(n, 12)) for n in (200, 120, 80)]
+    every = np.arange(3)
+    still = longrun.Clouds(groups).fit(every)
+    moved = longrun.Clouds([group + 0.5 for group in groups]).fit(every)
+    assert longrun.frechet(still, still) == pytest.approx(0, abs=1e-6)
+    assert longrun.frechet(moved, still) == pytest.approx(12 * 0.25, rel=1e-6)
+
+
+def test_clouds_fit_the_features_of_the_drawn_prompts():
+    rng = np.random.default_rng(4)
+    groups = [rng.normal(size=(n, 5)) + 3 for n in (20, 7, 11)]
+    mean, cov = longrun.Clouds(groups).fit(np.array([1, 2, 1]))
+    together = np.concatenate([groups[1], groups[2], groups[1]])
+    np.testing.assert_allclose(mean, together.mean(0))
+    np.testing.assert_allclose(cov, np.cov(together, rowvar=False))
 
 
 def test_frechet_interval_holds_the_value_and_narrows_with_more_prompts():
     rng = np.random.default_rng(3)
-    renders = rng.normal(size=(400, 6))
 
-    def interval(prompts: int) -> list[float]:
-        shifts = rng.normal(0, 0.5, size=(prompts, 1, 1))
-        return longrun.frechet_interval(
-            rng.normal(size=(prompts, 10, 6)) + 1 + shifts, np.arange(prompts), renders
-        )
+    def made(prompts: int) -> list[list[float]]:
+        content = rng.normal(0, 3, size=(prompts, 1, 6))  # what a prompt shows
+        fault = rng.normal(1, 0.5, size=(prompts, 1, 6))  # what is wrong with its videos
 
-    few, many = interval(8), interval(200)
-    assert few[1] < few[0] < few[2]
-    assert many[1] < many[0] < many[2]
+        def frames(shift: np.ndarray) -> list[np.ndarray]:
+            return list(content + shift + rng.normal(size=(prompts, 40, 6)))
+
+        renders = frames(np.zeros(6))
+        one, other = (longrun.frechet_draws(frames(f), renders) for f in (fault, 2 * fault))
+        return [longrun.frechet_interval(draws) for draws in (one, other - one)]
+
+    (few, _), (many, gap) = made(8), made(200)
+    for value, low, high in (few, many, gap):
+        assert low < value < high
     assert many[2] - many[1] < (few[2] - few[1]) / 2
+    assert 5 < many[0] < 8
+    assert gap[1] > 10  # the other videos are farther away, beyond doubt
 
 
 def write_batch(folder: Path, number: int, videos: list[int], adherence: float) -> None:
@@ -97,14 +122,15 @@ def test_a_report_is_partial_until_every_batch_of_every_policy_is_there(tmp_path
     row = "| adherence | tethercache | 0.80 [0.80, 0.80] | 0.80 [0.80, 0.80] | 0.88 | 1.00 |"
     assert row in longrun.table(complete)
     zeros = "| +0.000 [+0.000, +0.000] 0:0 | +0.0 [+0.0, +0.0] 0:0 |"
-    row = f"| tethercache | +0.100 [-0.100, +0.300] 1:1 {zeros}"
+    row = f"| tethercache | +0.100 [-0.100, +0.300] 1:1 {zeros} +"
     assert row in longrun.differences_table(complete["differences"]["fifo"], "minus fifo")
+    assert complete["policies"]["fifo"]["speed_error"] == [8, 8, 8]
     longrun.plot(complete, tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes()[1:4] == b"PNG"
 
 
 def test_a_folder_holds_videos_of_one_kind(tmp_path: Path, tiny: CausalVideoPipeline):
-    config = {"seconds": 20, "seeds": 2, "every": 4, "world": {"pan_probability": 0.0}}
+    config = {"seconds": 20, "seeds": 2, "every": 4, "batch": 4, "world": {"pan_probability": 0.0}}
     longrun.declare(config, tmp_path, tiny)
     longrun.declare(config | {"prompts": 7}, tmp_path, tiny)
     with pytest.raises(SystemExit, match=r"has videos of other seconds, every: --set out=ANOTHER"):

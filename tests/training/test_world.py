@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -72,9 +74,43 @@ def test_oracle_reads_clean_renders():
     scores = []
     for seed in range(20):
         pixels, _, scene = world.clip(10**9 + seed, 81, CONFIG)
-        readings = oracle.read(pixels[::4])
-        scores.append(oracle.score(readings, scene).adherence)
-    assert np.mean(scores) >= 0.98
+        scores.append(oracle.score(oracle.read(pixels[::4]), scene))
+    assert np.mean([score.adherence for score in scores]) >= 0.98
+    assert np.mean([score.everything for score in scores]) >= 0.95
+    assert np.mean([score.time for score in scores]) >= 0.95
+
+
+def test_a_second_object_of_the_same_colour_is_one_too_many():
+    scene = world.sample_scene(5, world.WorldConfig((1.0,), 0.0))
+    ball = world.Thing("red", "ball", "small", "float", 8.0, (14.0, 50.0), (2, 5), 50.0, 0.0)
+    alone = replace(scene, things=(ball,))
+    twin = replace(ball, centre=(52.0, 48.0), radius=6.0)
+    twins = oracle.read(world.render(replace(scene, things=(ball, twin)), 16)[0])
+    assert oracle.score(oracle.read(world.render(alone, 16)[0]), alone).everything
+    assert oracle.score(twins, alone).adherence == 1
+    assert not oracle.score(twins, alone).everything
+    assert not oracle.score(twins, replace(alone, things=())).everything
+
+
+def test_a_clip_needs_a_majority_and_a_second_the_commonest_reading():
+    scene = world.sample_scene(5, world.WorldConfig((1.0,), 0.0))
+    (thing,) = scene.things
+    others = [shape for shape in world.SHAPES if shape != thing.shape]
+    votes = [thing.shape, thing.shape, others[0], others[1]]
+    readings = [
+        oracle.Reading(
+            scene.background,
+            "noon" if scene.time != "noon" else "night",
+            {thing.colour: oracle.Sighting(shape, 1.0, 300, (30, 30), 0)},
+        )
+        for shape in votes
+    ]
+    verdict = oracle.score(readings, scene)
+    assert not verdict.attributes[f"{thing.colour}: shape"]
+    assert not verdict.time
+    assert oracle.score(readings, scene, majority=False).adherence == 1
+    assert oracle.adherence_per_second(readings, scene, fps=4).tolist() == [1]
+    assert oracle.score([*readings, readings[0]], scene).adherence == 1
 
 
 @pytest.mark.parametrize("wrong", ["background", "colour", "shape"])
