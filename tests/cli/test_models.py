@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
 
 from tests.models.conftest import hub, made_cache
 from tests.models.hub import toy_base, toy_checkpoint
-from tests.toys import toy_pipeline, toy_transformer
+from tests.toys import WORDS, toy_pipeline, toy_transformer
 from tethercache.cli import fitting, main
 from tethercache.cli.inputs import encode_prefix, read_prefix
+from tethercache.conditioning import known_words
 from tethercache.memory import Tiles, estimate
-from tethercache.models import BASE, PRESETS, fetch, find
+from tethercache.models import BASE, PRESETS, SHIPPED, fetch, find
 from tethercache.models.sizes import measure
 from tethercache.policies.window import Window
 from tethercache.video import FrameHasher, probe, read_sidecar
@@ -65,6 +67,21 @@ def test_a_model_is_shown_with_origin_size_and_state_of_each_file(
     assert "Wan-AI/Wan2.1-T2V-1.3B-Diffusers (VAE, text encoder, tokenizer): present" in out
     assert "window 12" in out
     assert "tethercache:memory=5" in out
+
+
+def test_the_words_of_a_small_world_are_listed(
+    pipeline: Path, hub: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("models", "show", pipeline) == 0
+    words = " ".join(sorted(WORDS))
+    assert f"words     {len(WORDS)}, and no others: {words}" in capsys.readouterr().out
+    card = " ".join((SHIPPED["tiny"] / "README.md").read_text().split())
+    assert run("models", "show", "tiny") == 0
+    listed = capsys.readouterr().out.split("and no others: ")[1].strip()
+    assert f"**all words:** {listed}" in card
+    pieces = tmp_path / "pieces.json"
+    Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[])).save(str(pieces))
+    assert known_words(pieces) == []
 
 
 def test_a_checkpoint_is_shown_by_its_tensors(

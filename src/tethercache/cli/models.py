@@ -112,6 +112,8 @@ def show(
         rows.append(("model", f"{origin} on the hub; nothing is known of it before it is fetched"))
     if model.settings is not None:
         rows += _settings_rows(model.settings, model.policy)
+    if model.path is not None:
+        rows += _words(model.path / "tokenizer" / "tokenizer.json")
     for key, value in rows:
         console.print(f"[bold]{key:9}[/] {value}")
 
@@ -189,6 +191,14 @@ def _describe(path: Path) -> list[tuple[str, str]]:
             f"feed-forward {config['ffn_dim']}, text {config['text_dim']}",
         ),
     ]
+
+
+def _words(tokenizer: Path) -> list[tuple[str, str]]:
+    """What a model can be asked for, if that is a list of words."""
+    from tethercache.conditioning import known_words
+
+    words = known_words(tokenizer) if tokenizer.is_file() else []
+    return [("words", f"{len(words)}, and no others: {' '.join(words)}")] if words else []
 
 
 def _where(file: HubFile, weights_dir: Path | None) -> str:

@@ -1,6 +1,13 @@
 """Conditioning: what the video is about."""
 
 from tethercache.conditioning.prefix import encode_frames, prefix_frames
-from tethercache.conditioning.text import clean, encode_prompts, unknown_words
+from tethercache.conditioning.text import clean, encode_prompts, known_words, unknown_words
 
-__all__ = ["clean", "encode_frames", "encode_prompts", "prefix_frames", "unknown_words"]
+__all__ = [
+    "clean",
+    "encode_frames",
+    "encode_prompts",
+    "known_words",
+    "prefix_frames",
+    "unknown_words",
+]

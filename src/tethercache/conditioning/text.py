@@ -5,10 +5,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ftfy
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import Tensor
 
 
@@ -28,6 +31,18 @@ def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
         word for word in words if unknown in tokenizer(word, add_special_tokens=False)["input_ids"]
     )
     return list(dict.fromkeys(missing))
+
+
+def known_words(file: Path) -> list[str]:
+    """All words of a vocabulary of whole words (a `tokenizer.json`), sorted.
+
+    Empty for a tokenizer that builds any word of pieces.
+    """
+    tokenizer = Tokenizer.from_file(str(file))
+    if not isinstance(tokenizer.model, WordLevel):
+        return []
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    return sorted(word for word in tokenizer.get_vocab() if word not in special and word.isalnum())
 
 
 def encode_prompts(
