@@ -5,10 +5,11 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from tethercache.cli.failures import Debug
 from tethercache.policies import POLICIES
 
 
-def policies() -> None:
+def policies(debug: Debug = False) -> None:
     """List the cache policies, their settings and defaults."""
     table = Table("policy", "settings", "what it remembers", "source", box=None, pad_edge=False)
     for name in POLICIES:
