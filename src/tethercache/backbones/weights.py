@@ -300,11 +300,6 @@ def convert(
     return target
 
 
-def read_tensors(path: str | Path, *, prefer: Sequence[str] = PREFERENCE) -> dict[str, Tensor]:
-    """The tensors of a single file by their names in it, with the care of `read_checkpoint`."""
-    return read_checkpoint(path, prefer=prefer).state
-
-
 def _dtype_of(name: str, stored: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
     if wanted is None:
         return stored

@@ -63,7 +63,7 @@ class Clock:
 class Timeline:
     """Who was at work when: every moment belongs to the innermost open phase.
 
-    Between `start` and `stop`, `phase(name)` opens a phase; `totals` are the seconds of each, the
+    From `start` on, `phase(name)` opens a phase; `totals` are the seconds of each until now, the
     phases inside it not counted. What lies outside all phases is `REST`.
     """
 

@@ -65,10 +65,6 @@ class Change(Metric):
         """Compare measurements `[n]` or `[n, d]`; by default the mean's difference, end - start."""
         return float(end.mean() - start.mean())
 
-    def level(self, values: Values) -> float | None:
-        """Where a stretch of the video stands, to print beside the change."""
-        return float(values.mean()) if values.ndim == 1 else None
-
 
 class Whole(Metric):
     """A metric of all frames of a video."""
