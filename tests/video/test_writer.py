@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -259,13 +260,72 @@ def test_an_exception_leaves_a_playable_partial_file_and_no_final_one(tmp_path: 
         writer.close()
 
 
-def test_a_stale_partial_file_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "video.partial.mp4").write_bytes(b"x" * 100_000)
-    with open_writer(tmp_path / "video.mp4") as writer:
+def test_what_a_killed_run_has_left_is_refused_unless_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+
+    def work() -> None:
+        writer = open_writer(path)
+        writer.write(make_frames(8))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(work) == -signal.SIGKILL
+    for refuse in (check_target, open_writer):
+        with pytest.raises(FileExistsError, match=r"an unfinished video is here.*video\.partial"):
+            refuse(path)
+    assert_shows(tmp_path / "video.partial.mp4", make_frames(8))
+    with open_writer(path, overwrite=True) as writer:
         writer.write(make_frames(4))
         assert writer.partial_path == tmp_path / "video.partial.mp4"
         assert_shows(writer.partial_path, make_frames(4))
     assert [p.name for p in tmp_path.iterdir()] == ["video.mp4"]
+
+
+def test_a_video_that_another_run_is_writing_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+
+    def rival() -> None:
+        for overwrite in (False, True):
+            for refuse in (check_target, open_writer):
+                with pytest.raises(FileExistsError, match=r"another run is writing.*video\.part"):
+                    refuse(path, overwrite=overwrite)
+
+    with open_writer(path) as writer:
+        writer.write(make_frames(4))
+        assert in_child(rival) == 0
+        rival()
+        writer.write(make_frames(4, first=4))
+    assert_shows(path, make_frames(8))
+    assert [p.name for p in tmp_path.iterdir()] == ["video.mp4"]
+
+
+def test_only_the_file_that_was_written_gets_the_final_name(tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+    writer = open_writer(path)
+    writer.write(make_frames(4))
+    writer.partial_path.rename(tmp_path / "mine.mp4")
+    writer.partial_path.write_bytes(b"another's")
+    with pytest.raises(FileNotFoundError, match=r"moved, deleted or replaced.*video\.partial"):
+        writer.close()
+    assert not path.exists()
+    assert writer.partial_path.read_bytes() == b"another's"
+    assert_shows(tmp_path / "mine.mp4", make_frames(4))
+
+
+def test_without_locks_a_rival_that_overwrites_cannot_spoil_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(writer_module.fcntl, "flock", no_locks)
+    path = tmp_path / "video.mp4"
+    first, second = open_writer(path), open_writer(path, overwrite=True)
+    first.write(make_frames(4))
+    second.write(make_frames(6))
+    with pytest.raises(FileNotFoundError, match="replaced while it was written"):
+        first.close()
+    second.close()
+    assert_shows(path, make_frames(6))
 
 
 def test_an_existing_video_is_refused_unless_overwritten_and_then_kept_to_the_end(
@@ -415,9 +475,9 @@ def test_the_largest_file_size_is_survived_like_a_full_disk(tmp_path: Path) -> N
 def test_a_disk_that_is_full_from_the_start_fails_at_once_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_open = os.open
-    monkeypatch.setattr(writer_module.os, "open", lambda *_: real_open("/dev/full", os.O_WRONLY))
-    with pytest.raises(DiskFullError, match=r"No space left on device: free some space"):
+    real_write, full = os.pwrite, os.open("/dev/full", os.O_WRONLY)
+    monkeypatch.setattr(writer_module.os, "pwrite", lambda _, data, at: real_write(full, data, at))
+    with pytest.raises(DiskFullError, match=r"No space left on device: .* free some space"):
         open_writer(tmp_path / "video.mp4")
-    monkeypatch.undo()
+    os.close(full)
     assert not list(tmp_path.iterdir())

@@ -36,7 +36,9 @@ def report(error: BaseException) -> int:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; a video in progress is kept as NAME.partial.mp4"
+        return (
+            "interrupted; a video in progress is kept as NAME.partial.mp4; --overwrite replaces it"
+        )
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"

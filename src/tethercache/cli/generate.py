@@ -189,7 +189,10 @@ def generate(
     watch_drift: Annotated[
         bool, typer.Option("--watch-drift", help="Say while it is made how far the video drifts.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace existing files, unfinished videos included."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON line about the videos last.")
     ] = False,

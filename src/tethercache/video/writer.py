@@ -2,7 +2,9 @@
 
 A chunk of frames is encoded without any delay, becomes one fragment of the file and is handed to
 the operating system before `write` returns. So the partial file plays up to its last chunk whatever
-happens to the process, and nothing but a complete video ever stands under the final name.
+happens to the process, and nothing but a complete video ever stands under the final name. The
+partial file is locked while it is written, so that two runs cannot share it; and what a run that
+broke off has left in it is replaced only if the caller says so.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import sys
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -23,9 +26,15 @@ from tethercache.video import mp4
 from tethercache.video.colour import to_yuv
 from tethercache.video.files import Frames, as_frames, disk_full_advice
 
+if sys.platform != "win32":
+    import fcntl
+
 _BT709 = 1  # H.273: the same code for primaries, transfer and matrix
 _KEYFRAME_SECONDS = 2
-_FULL = "free some space or choose another folder, then run again; the video is not complete"
+_FULL = (
+    "the video is not complete; free some space and run again with `overwrite`, "
+    "or choose another folder"
+)
 
 
 def partial_path(path: str | os.PathLike[str]) -> Path:
@@ -38,7 +47,8 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
 
     Raises:
         ValueError: the name does not end in `.mp4`.
-        FileExistsError: the file exists and `overwrite` is false.
+        FileExistsError: another run is writing this video; or the file or its partial file exists
+            and `overwrite` is false.
         OSError: the folder is missing, is no folder or cannot be written.
     """
     path = Path(path)
@@ -53,9 +63,67 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
         raise PermissionError(errno.EACCES, "no permission to write in this folder", str(folder))
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "a folder has this name", str(path))
+    _check_name(path, overwrite)
+    _check_partial(partial_path(path), overwrite)
+    return path
+
+
+def _check_name(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise FileExistsError(errno.EEXIST, "file exists and `overwrite` is off", str(path))
-    return path
+
+
+def _check_partial(path: Path, overwrite: bool, *, remove: bool = False) -> None:
+    """Refuse a partial file that another run is writing, or that an earlier one has left.
+
+    Args:
+        path: where it would be.
+        overwrite: accept what an earlier run has left.
+        remove: delete that, if it is accepted.
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY)
+    except FileNotFoundError:
+        return
+    try:
+        _claim(fd, path)
+        if not overwrite:
+            message = "an unfinished video is here and `overwrite` is off; move it away to keep it"
+            raise FileExistsError(errno.EEXIST, message, str(path))
+        if remove:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(fd)
+
+
+def _claim(fd: int, path: Path) -> None:
+    """Lock the file `path`, open as `fd`, until it is closed or the process ends.
+
+    Windows does not let go of open files anyway. On a file system without locks nothing is locked;
+    `VideoWriter.close` finds out there if the file was replaced.
+
+    Raises:
+        FileExistsError: it is locked already, or another file has its name by now.
+    """
+    is_free = True
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_free = False
+        except OSError:  # no locks here
+            pass
+    if not is_free or not _is_at(fd, path):
+        message = "another run is writing this video; choose another name"
+        raise FileExistsError(errno.EEXIST, message, str(path))
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """Whether an open file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 class VideoWriter:
@@ -71,7 +139,8 @@ class VideoWriter:
             fraction with a denominator of at most 1001.
         width: pixels, even.
         height: pixels, even.
-        overwrite: replace an existing file when the new one is complete.
+        overwrite: replace an existing file when the new one is complete, and what a run that broke
+            off has left in the partial file at once.
         crf: x264's quality, 1 (best) to 51; 18 is visually lossless. (0 would be a format that
             few players know.)
     """
@@ -113,14 +182,15 @@ class VideoWriter:
 
         header = self._open_encoder(crf)
         header, self._duration_offset = mp4.reserve_duration(header)
-        self.partial_path.unlink(missing_ok=True)
+        _check_partial(self.partial_path, overwrite, remove=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         self._fd: int | None = os.open(self.partial_path, flags, 0o666)
         try:
+            _claim(self._fd, self.partial_path)
             self._append(header)
         except BaseException:
+            self._unlink()
             self._release()
-            self.partial_path.unlink(missing_ok=True)
             raise
 
     def _open_encoder(self, crf: int) -> bytes:
@@ -221,6 +291,7 @@ class VideoWriter:
         Raises:
             ValueError: no frame was written, or writing has failed before.
             FileExistsError: a file took the name meanwhile; the video stays under the partial name.
+        FileNotFoundError: the partial file was moved, deleted or replaced meanwhile.
         """
         if self._complete:
             return
@@ -228,18 +299,27 @@ class VideoWriter:
             raise ValueError(f"the video {self.path} broke off; see {self.partial_path}")
         try:
             if not self.num_frames:
-                self.partial_path.unlink(missing_ok=True)
+                self._unlink()
                 raise ValueError(f"no frame was written to {self.path}")
             self._append(self._index.to_bytes())
             duration = mp4.movie_duration(self.num_frames * self._frame_duration)
             with disk_full_advice(self.partial_path, _FULL):
                 os.pwrite(self._fd, duration, self._duration_offset)
                 os.fsync(self._fd)
+            _check_name(self.path, self._overwrite)
+            if not _is_at(self._fd, self.partial_path):
+                message = "the file was moved, deleted or replaced while it was written"
+                raise FileNotFoundError(errno.ENOENT, message, str(self.partial_path))
+            self.partial_path.replace(self.path)
+            self._complete = True
         finally:
             self._release()
-        check_target(self.path, overwrite=self._overwrite)
-        self.partial_path.replace(self.path)
-        self._complete = True
+
+    def _unlink(self) -> None:
+        """Delete the partial file, unless its name is another file's by now."""
+        assert self._fd is not None
+        if _is_at(self._fd, self.partial_path):
+            self.partial_path.unlink()
 
     def _release(self) -> None:
         fd, self._fd = self._fd, None
