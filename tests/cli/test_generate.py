@@ -193,6 +193,22 @@ def test_an_existing_file_is_refused_unless_told(
     assert probe(video).num_frames == 9
 
 
+def test_a_file_or_folder_in_the_place_of_the_sidecar_is_refused_before_any_work(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "package.json"
+    record.write_text("precious")
+    arguments = (PROMPT, "--model", model, "--latent-frames", 3, "-o", tmp_path / "package.mp4")
+    assert generate(*arguments) == 2
+    assert "package.json: file exists and `overwrite` is off" in capsys.readouterr().err
+    assert record.read_text() == "precious"
+    record.unlink()
+    record.mkdir()
+    assert generate(*arguments, "--overwrite") == 1
+    assert "package.json: a folder has this name" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["package.json"]
+
+
 def test_damaged_weights_are_one_line(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

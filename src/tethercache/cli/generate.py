@@ -205,9 +205,9 @@ def generate(
     """
     from tethercache.backbones.lora import require_peft
     from tethercache.pipeline import plan_video
-    from tethercache.video import TileSize
+    from tethercache.video import TileSize, check_target, sidecar_path
     from tethercache.video import channels_last as lay_out
-    from tethercache.video.writer import check_target
+    from tethercache.video.files import check_free
 
     execution = Execution(attention, compiled, overlap, decoder)
     texts = _read_prompts(prompt, prompts)
@@ -235,6 +235,7 @@ def generate(
     jobs = _jobs(texts, num_samples, output)
     for job in jobs:
         check_target(job.path, overwrite=overwrite)
+        check_free(sidecar_path(job.path), overwrite=overwrite)
     if loras or (found.preset is not None and found.preset.lora is not None):
         require_peft()
     _quiet_libraries()

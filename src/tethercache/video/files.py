@@ -32,6 +32,19 @@ def disk_full_advice(path: Path, advice: str) -> Iterator[None]:
         raise DiskFullError(error.errno, message, str(path)) from error
 
 
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Refuse a name that a folder has, or that a file has and `overwrite` is false.
+
+    Raises:
+        IsADirectoryError: a folder has it.
+        FileExistsError: a file has it.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a folder has this name", str(path))
+    if path.exists() and not overwrite:
+        raise FileExistsError(errno.EEXIST, "file exists and `overwrite` is off", str(path))
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a small file beside `path` and rename it, so that `path` is never half written."""
     temporary = path.with_name(f"{path.name}.partial")

@@ -24,7 +24,7 @@ from av.video.reformatter import ColorRange, VideoReformatter
 
 from tethercache.video import mp4
 from tethercache.video.colour import to_yuv
-from tethercache.video.files import Frames, as_frames, disk_full_advice
+from tethercache.video.files import Frames, as_frames, check_free, disk_full_advice
 
 if sys.platform != "win32":
     import fcntl
@@ -61,16 +61,9 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
         raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "no permission to write in this folder", str(folder))
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "a folder has this name", str(path))
-    _check_name(path, overwrite)
+    check_free(path, overwrite=overwrite)
     _check_partial(partial_path(path), overwrite)
     return path
-
-
-def _check_name(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise FileExistsError(errno.EEXIST, "file exists and `overwrite` is off", str(path))
 
 
 def _check_partial(path: Path, overwrite: bool, *, remove: bool = False) -> None:
@@ -306,7 +299,7 @@ class VideoWriter:
             with disk_full_advice(self.partial_path, _FULL):
                 os.pwrite(self._fd, duration, self._duration_offset)
                 os.fsync(self._fd)
-            _check_name(self.path, self._overwrite)
+            check_free(self.path, overwrite=self._overwrite)
             if not _is_at(self._fd, self.partial_path):
                 message = "the file was moved, deleted or replaced while it was written"
                 raise FileNotFoundError(errno.ENOENT, message, str(self.partial_path))
