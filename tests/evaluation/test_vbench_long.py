@@ -221,15 +221,19 @@ class FakeVBench:
         results_file(self.folder, name, {name: [0.8, entries]})
 
 
-def test_scoring_skips_what_has_no_weights_and_fuses_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def _vbench(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`FakeVBench` is installed."""
     module = ModuleType("vbench")
     module.VBench = FakeVBench  # type: ignore[attr-defined]
     module.__spec__ = object()  # type: ignore[assignment]
     monkeypatch.setitem(sys.modules, "vbench", module)
     monkeypatch.setenv("VBENCH_CACHE_DIR", "")
     monkeypatch.setenv("TORCH_HOME", "")
+
+
+@pytest.mark.usefixtures("_vbench")
+def test_scoring_skips_what_has_no_weights_and_fuses_the_rest(tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     for name in ("subject_consistency", "imaging_quality"):
         for weight in WEIGHTS[name]:
@@ -258,6 +262,23 @@ def test_scoring_skips_what_has_no_weights_and_fuses_the_rest(
     expected = fuse("subject_consistency", 0.8, 1.0)
     assert aggregate(run).scores["subject_consistency"] == pytest.approx(expected)
     assert {clip.video for clip in run.clips["imaging_quality"]} == {"a"}
+
+
+@pytest.mark.usefixtures("_vbench")
+def test_another_video_of_the_same_name_is_scored_anew(tmp_path: Path) -> None:
+    def scored(path: Path) -> int:
+        before = len(FakeVBench.calls)
+        score_videos([path], tmp_path, tmp_path / "work")
+        return len(FakeVBench.calls) - before
+
+    video = write(tmp_path / "a.mp4", seconds=1)
+    assert scored(video) == 1  # temporal_flickering, which needs no weights
+    assert scored(video) == 0
+    video.unlink()
+    assert scored(write(video, "flicker", seconds=1)) == 1
+    assert scored(video) == 0
+    (tmp_path / "work/temporal_flickering_videos.json").write_text("{")
+    assert scored(video) == 1
 
 
 def test_without_the_package_every_dimension_says_so(

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tethercache.evaluation.measure import file_hash
 from tethercache.evaluation.metrics.frame import Image
 from tethercache.evaluation.vbench_long import (
     DIMENSIONS,
@@ -32,6 +33,7 @@ from tethercache.evaluation.vbench_long import (
 )
 from tethercache.evaluation.vbench_weights import BETWEEN, WEIGHTS, missing_weights
 from tethercache.video import UnreadableVideoError, read_frames
+from tethercache.video.files import write_atomically
 
 Embed = Callable[[Sequence[Image]], list[Any]]
 """RGB images `[H, W, 3]` to one feature vector each."""
@@ -50,7 +52,8 @@ def score_videos(
     Args:
         videos: the long videos; each name counts once.
         weights_dir: VBench's cache folder and torch.hub's, in one.
-        folder: where clips and VBench's results go; finished dimensions are not scored again.
+        folder: where clips and VBench's results go; a dimension that was finished with the same
+            videos, by name and content, is not scored again.
         device: where VBench computes.
         embedders: for the similarity between clips, by dimension; default DINOv2 and DreamSim.
 
@@ -58,10 +61,13 @@ def score_videos(
         The scores; dimensions that could not be scored are in `absent`, with the reason.
     """
     clips: dict[str, list[Path]] = {}
+    hashes: dict[str, str] = {}
     problems = []
     for video in videos:
         try:
+            digest = file_hash(video)
             clips[video.stem] = split_video(video, folder / "clips")
+            hashes[video.stem] = digest
         except (UnreadableVideoError, OSError, ValueError) as error:
             problems.append(f"{video} is skipped: {' '.join(str(error).split())}")
     if not clips:
@@ -81,7 +87,7 @@ def score_videos(
             absent[name] = f"missing {', '.join(w.path for w in inside)}"
             continue
         try:
-            scores[name] = _inside_clips(name, clips, weights_dir, folder, device)
+            scores[name] = _inside_clips(name, clips, hashes, weights_dir, folder, device)
             if name in FUSED:
                 between = [w for w in lacking.get(name, []) if w.purpose == BETWEEN]
                 if between and embedders is None:
@@ -99,18 +105,25 @@ def score_videos(
 def _inside_clips(
     dimension: str,
     clips: Mapping[str, Sequence[Path]],
+    hashes: Mapping[str, str],
     weights_dir: Path,
     folder: Path,
     device: str,
 ) -> list[ClipScore]:
-    """Score single clips with VBench, which leaves a file that is reused if the clips agree."""
+    """Score single clips with VBench, which leaves a file that is reused if the videos agree.
+
+    The clips' names are the same for every video of a name, so the videos' hashes stand beside it.
+    """
     numbers = {
         path.name: (video, i) for video, paths in clips.items() for i, path in enumerate(paths)
     }
     results = folder / f"{dimension}_eval_results.json"
+    scored = folder / f"{dimension}_videos.json"
     found = _read_scores(results, dimension)
-    if set(found) != set(numbers):
+    if set(found) != set(numbers) or _read_hashes(scored) != hashes:
         make = _import_vbench(weights_dir)
+        scored.unlink(missing_ok=True)
+        results.unlink(missing_ok=True)
         bench = make(torch.device(device), "", str(folder))
         with contextlib.redirect_stdout(sys.stderr):  # where VBench talks, our result would be
             bench.evaluate(
@@ -121,8 +134,9 @@ def _inside_clips(
                 mode="custom_input",
             )
         found = _read_scores(results, dimension)
-    if set(found) != set(numbers):
-        raise RuntimeError(f"VBench scored {len(found)} of {len(numbers)} clips")
+        if set(found) != set(numbers):
+            raise RuntimeError(f"VBench scored {len(found)} of {len(numbers)} clips")
+        write_atomically(scored, json.dumps(hashes, indent=1).encode())
     return [ClipScore(*numbers[name], score=score) for name, score in sorted(found.items())]
 
 
@@ -131,6 +145,14 @@ def _read_scores(results: Path, dimension: str) -> dict[str, float]:
         return {}
     entries = json.loads(results.read_text(encoding="utf-8"))[dimension][1]
     return {Path(entry["video_path"]).name: float(entry["video_results"]) for entry in entries}
+
+
+def _read_hashes(path: Path) -> Any:
+    """What `_inside_clips` stored; None if it is not there or damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def _import_vbench(weights_dir: Path) -> Any:
