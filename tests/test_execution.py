@@ -39,11 +39,11 @@ def test_every_backend_is_one_of_the_dispatcher() -> None:
 
 def test_on_a_cpu_attention_is_the_native_one() -> None:
     for dtype in (torch.float32, torch.bfloat16):
-        assert usable_attention("cpu", dtype) == ["native"]
-        assert choose_attention("auto", "cpu", dtype) == "native"
+        assert usable_attention("cpu", dtype, 128) == ["native"]
+        assert choose_attention("auto", "cpu", dtype, 128) == "native"
     for name in set(ATTENTION) - {"native"}:
         with pytest.raises(ValueError, match=f"`{name}` cannot be used on cpu: it needs a CUDA"):
-            choose_attention(name, "cpu", torch.bfloat16)
+            choose_attention(name, "cpu", torch.bfloat16, 128)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_auto_takes_the_best_that_works(
         "_obstacle",
         lambda name, *_: "" if name in works | {"native"} else "not installed",
     )
-    usable = usable_attention("cuda", torch.bfloat16)
-    assert usable[0] == expected == choose_attention("auto", "cuda", torch.bfloat16)
+    usable = usable_attention("cuda", torch.bfloat16, 128)
+    assert usable[0] == expected == choose_attention("auto", "cuda", torch.bfloat16, 128)
     assert set(usable) == works | {"native"}
 
 

@@ -62,7 +62,7 @@ class Execution:
 
 
 def choose_attention(
-    name: str, device: torch.device | str, dtype: torch.dtype, head_dim: int = 128
+    name: str, device: torch.device | str, dtype: torch.dtype, head_dim: int
 ) -> str:
     """The attention backend to use, one of `ATTENTION`.
 
@@ -90,10 +90,11 @@ def choose_attention(
     return name
 
 
-def usable_attention(
-    device: torch.device | str, dtype: torch.dtype, head_dim: int = 128
-) -> list[str]:
-    """The attention backends that can be used, the one that `auto` takes first."""
+def usable_attention(device: torch.device | str, dtype: torch.dtype, head_dim: int) -> list[str]:
+    """The attention backends that can be used, the one that `auto` takes first.
+
+    The arguments are those of `choose_attention`.
+    """
     import torch
 
     place = torch.device(device)

@@ -15,6 +15,7 @@ import pytest
 from tests.toys import toy_pipeline
 from tethercache.cli import main
 from tethercache.cli.generate import slug
+from tethercache.pipeline import CausalVideoPipeline
 from tethercache.video import probe, read_frames, read_sidecar
 
 PROMPT = "a red ball rolling over grass"
@@ -159,6 +160,22 @@ def test_how_it_is_computed_is_printed_and_what_matters_of_it_is_recorded(
     _, other = make("other.mp4", "--vae-dtype", "bfloat16", "--channels-last")
     assert other == plain | {"vae_dtype": "bfloat16", "channels_last": True}
     assert len(set(frames.values())) == 3
+
+
+def test_attention_is_checked_for_the_model_s_own_heads_before_its_weights_are_loaded(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def obstacle(name: str, device: object, dtype: object, head_dim: int) -> str:
+        return "" if head_dim == 128 else f"it has no heads of {head_dim} channels"
+
+    monkeypatch.setattr("tethercache.execution._obstacle", obstacle)
+    monkeypatch.setattr(CausalVideoPipeline, "from_pretrained", None)
+    options = ("--model", model, "--attention", "flash", "-o", tmp_path / "x.mp4")
+    assert generate(PROMPT, *options) == 2
+    assert "it has no heads of 12 channels" in capsys.readouterr().err
 
 
 def test_a_missing_compiler_is_one_line(

@@ -21,6 +21,7 @@ from tethercache.models import BASE, PRESETS, SHIPPED, base_lacks
 from tethercache.policies import POLICIES
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "av", "peft")
+_HEAD_DIM = 128  # of Wan2.1-T2V-1.3B, which every preset is a fine-tuning of
 
 
 def doctor(
@@ -106,13 +107,13 @@ def _device_name(device: str) -> str:
 
 
 def _attention(device: str) -> str:
-    """The attention backends that work here, and which one `auto` takes."""
+    """The attention backends that work here for Wan's heads, and which one `auto` takes."""
     import torch
 
     from tethercache.execution import usable_attention
 
-    usable = usable_attention(device, getattr(torch, formats(device)[0]))
-    return f"{', '.join(usable)}; auto takes {usable[0]}"
+    usable = usable_attention(device, getattr(torch, formats(device)[0]), _HEAD_DIM)
+    return f"{', '.join(usable)}; auto takes {usable[0]} (for heads of {_HEAD_DIM} channels)"
 
 
 def _state(missing: list[str]) -> str:

@@ -204,6 +204,7 @@ def generate(
     watched. Beside each video stands NAME.json with all that is needed to make it again.
     """
     from tethercache.backbones.lora import require_peft
+    from tethercache.models.sizes import head_dim
     from tethercache.pipeline import plan_video
     from tethercache.video import TileSize, check_target, sidecar_path
     from tethercache.video import channels_last as lay_out
@@ -257,7 +258,9 @@ def generate(
 
     execution = replace(
         execution,
-        attention=choose_attention(attention, place, getattr(torch, number_format)),
+        attention=choose_attention(
+            attention, place, getattr(torch, number_format), head_dim(parts)
+        ),
         overlap="on" if placement.overlap else "off",
     )
 

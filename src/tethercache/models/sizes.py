@@ -30,7 +30,7 @@ def measure(parts: Parts) -> Sizes:
     Raises:
         TetherCacheError: if a file is damaged or of another kind of model.
     """
-    config = describe(read_checkpoint(parts.transformer or parts.pipeline, prefer=parts.prefer))
+    config = _transformer(parts)
     vae = _config(parts.pipeline / "vae/config.json")
     spatial = int(vae.get("scale_factor_spatial", 8))
     _, rows, columns = config["patch_size"]
@@ -50,6 +50,19 @@ def measure(parts: Parts) -> Sizes:
         text_length=settings.max_sequence_length,
         vae_base=int(vae.get("base_dim", 96)),
     )
+
+
+def head_dim(parts: Parts) -> int:
+    """The channels of an attention head of a model whose files are here.
+
+    Raises:
+        TetherCacheError: if a file is damaged or of another kind of model.
+    """
+    return int(_transformer(parts)["attention_head_dim"])
+
+
+def _transformer(parts: Parts) -> dict[str, Any]:
+    return describe(read_checkpoint(parts.transformer or parts.pipeline, prefer=parts.prefer))
 
 
 def _parameters(folder: Path) -> int:
