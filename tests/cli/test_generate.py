@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.toys import toy_pipeline
 from tethercache.cli import main
@@ -79,6 +80,28 @@ def test_several_prompts_and_samples_go_into_a_folder(model: Path, tmp_path: Pat
     assert all(probe(folder / name).num_frames == 21 for name in names)
     hashes = {read_sidecar(folder / name).frames_hash for name in names}
     assert len(hashes) == 4
+
+
+def test_the_embeddings_of_all_prompts_wait_on_the_cpu(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnDevice:
+        """Embeddings that nothing can be done with but to bring them here."""
+
+        def __init__(self, embeds: torch.Tensor) -> None:
+            self._embeds = embeds
+
+        def cpu(self) -> torch.Tensor:
+            return self._embeds
+
+    encode = CausalVideoPipeline.encode_prompt
+    monkeypatch.setattr(
+        CausalVideoPipeline, "encode_prompt", lambda *given: OnDevice(encode(*given))
+    )
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(f"{PROMPT}\na blue ball\n")
+    arguments = ("--prompts", prompts, "--model", model, "--latent-frames", 3)
+    assert generate(*arguments, "-o", tmp_path / "videos") == 0
 
 
 @pytest.mark.parametrize(

@@ -267,10 +267,11 @@ def generate(
     pipe = CausalVideoPipeline.from_pretrained(
         parts, loras=loras, torch_dtype=getattr(torch, number_format)
     )
-    # prompts first, so that text encoder and cache are never in memory together
+    # prompts first, so that text encoder and cache are never in memory together; then they wait on
+    # the CPU, so that what the device holds does not grow with their number
     pipe.text_encoder.to(place if placement.text_encoder_on_device else "cpu")
     with torch.no_grad():
-        embeds = {text: pipe.encode_prompt([text]).to(place) for text in dict.fromkeys(texts)}
+        embeds = {text: pipe.encode_prompt([text]).cpu() for text in dict.fromkeys(texts)}
     pipe.register_modules(text_encoder=None)
     pipe.to(place)
     if vae_dtype is not None:
@@ -310,8 +311,8 @@ def generate(
     made = []
     for job in jobs:
         with _progress(console, plan.chunks.num_chunks, pipe.settings.fps) as progress:
-            given = options | {"prompt_embeds": embeds[job.prompt]}
-            summary = _make(pipe, job, chosen, plan, given, record, overwrite, progress)
+            options["prompt_embeds"] = embeds[job.prompt].to(place)
+            summary = _make(pipe, job, chosen, plan, options, record, overwrite, progress)
         made.append(summary)
         print(
             f"{summary['path']}: {summary['num_frames']} frames, {summary['seconds']:g} s of video "
