@@ -57,6 +57,9 @@ def test_a_prompt_becomes_an_mp4_with_a_sidecar_that_repeats_it(
     assert "alpha=0.5" in sidecar.policy
     assert "tau=0.35" in sidecar.policy
     assert sum(sidecar.chunk_sizes) == sidecar.num_latent_frames == 42
+    assert sidecar.settings["flow_shift"] == 5.0
+    assert sidecar.settings["threads"] == torch.get_num_threads()
+    assert sidecar.settings["text_encoder_device"] == sidecar.device == "cpu"
 
     again = tmp_path / "again.mp4"
     recorded = ("--policy", sidecar.policy, "--seed", sidecar.seed, "--model", sidecar.model)
@@ -199,6 +202,16 @@ def test_attention_is_checked_for_the_model_s_own_heads_before_its_weights_are_l
     options = ("--model", model, "--attention", "flash", "-o", tmp_path / "x.mp4")
     assert generate(PROMPT, *options) == 2
     assert "it has no heads of 12 channels" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_the_record_names_the_gpu(model: Path, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    video = tmp_path / "x.mp4"
+    options = ("--model", model, "--latent-frames", 3, "--device", "cuda", "-o", video)
+    assert generate(PROMPT, *options) == 0
+    assert read_sidecar(video).device == torch.cuda.get_device_name()
 
 
 def test_a_missing_compiler_is_one_line(

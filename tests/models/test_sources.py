@@ -207,6 +207,22 @@ def test_the_fingerprint_covers_every_part(hub: Path, tmp_path: Path) -> None:
     assert fetch(find("toy"), tmp_path).fingerprint() != first
 
 
+def test_the_fingerprint_covers_how_the_weights_are_used(hub: Path, tmp_path: Path) -> None:
+    source = toy_checkpoint(tmp_path / "mine.pt")
+    ways = {
+        "plain": {"settings": PRESET.settings},
+        "again": {"settings": PRESET.settings},
+        "shift": {"settings": PRESET.settings, "shift": 8.0},
+        "context": {"settings": dataclasses.replace(PRESET.settings, context_noise=100.0)},
+    }
+    found = {
+        name: fetch(find(str(convert(source, tmp_path / name, **way)))).fingerprint()
+        for name, way in ways.items()
+    }
+    assert found["plain"] == found["again"]
+    assert len(set(found.values())) == 3
+
+
 def test_the_fingerprint_of_a_folder_covers_its_weights(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     first = fingerprint(tmp_path)

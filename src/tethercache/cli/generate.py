@@ -269,7 +269,8 @@ def generate(
     )
     # prompts first, so that text encoder and cache are never in memory together; then they wait on
     # the CPU, so that what the device holds does not grow with their number
-    pipe.text_encoder.to(place if placement.text_encoder_on_device else "cpu")
+    text_device = place if placement.text_encoder_on_device else "cpu"
+    pipe.text_encoder.to(text_device)
     with torch.no_grad():
         embeds = {text: pipe.encode_prompt([text]).cpu() for text in dict.fromkeys(texts)}
     pipe.register_modules(text_encoder=None)
@@ -292,10 +293,15 @@ def generate(
         model_hash=parts.fingerprint(),
         policy=POLICIES.spec(chosen, full=True),
         seed=seed,
-        device=str(place),
+        device=torch.cuda.get_device_name(place) if place.startswith("cuda") else place,
         dtype=number_format,
         settings=pipe.settings,
-        extras=describe_extras(loras, prefix, tiles)
+        extras={
+            "flow_shift": pipe.scheduler.config.shift,
+            "threads": torch.get_num_threads(),
+            "text_encoder_device": text_device,
+        }
+        | describe_extras(loras, prefix, tiles)
         | _describe(execution, vae_dtype and vae_dtype.value, channels_last),
         watch_drift=watch_drift,
     )

@@ -82,10 +82,15 @@ class Parts:
     prefer: Sequence[str] = _ANY
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names and contents of all files that the model consists of."""
+        """SHA-256 over what the model consists of and how it is used.
+
+        Of a whole pipeline that is `fingerprint` of its folder; else the names and contents of all
+        files, and beside them settings, flow shift and `prefer`.
+        """
         if self.transformer is None and self.lora is None:
             return fingerprint(self.pipeline)
-        digest = hashlib.sha256()
+        used = {"settings": self.settings.config(), "shift": self.shift, "prefer": [*self.prefer]}
+        digest = hashlib.sha256(json.dumps(used, sort_keys=True).encode())
         folders = [self.pipeline / part for part in BASE_PARTS]
         for root in (*filter(None, (self.transformer, self.lora)), *folders):
             for path in _files(root):

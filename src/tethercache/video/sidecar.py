@@ -29,7 +29,7 @@ class Sidecar:
     Attributes:
         prompt: the text, as it was given.
         model: name, hub id or folder.
-        model_hash: of the weights.
+        model_hash: of the weights, and of what the model's files say about their use.
         policy: the full spec string, every value written out.
         seed: of the noise.
         sample: number of the sample for this prompt and seed, from 0.
@@ -45,8 +45,9 @@ class Sidecar:
         frames_hash: sha256 of all frames.
         wall_seconds: from the first noise to the last frame in the file.
         frames_per_second: `num_frames / wall_seconds`, the speed of generation.
-        settings: what else was chosen, any JSON: steps, flow shift, context noise, guidance, prompt
-            schedule, size of the decoding tiles ...
+        settings: what else decides about the frames, any JSON: noise levels before the flow shift,
+            the shift, context noise, PyTorch's threads, where the text encoder worked; and what of
+            the rest was not left as it is: adapters, prefix, size of the decoding tiles ...
         command: the command line, if there was one.
         versions: of the software.
         schema_version: of this record.
