@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "backbones": {"cache"},
     "rollout": {"backbones", "cache"},
     "video": set(),
-    "conditioning": set(),
+    "conditioning": {"video"},
     "memory": set(),
     "execution": set(),
     "models": {"backbones", "memory"},

@@ -200,13 +200,13 @@ def test_a_lora_changes_the_video_and_is_recorded(pipeline: Path, tmp_path: Path
     assert hashes[0] != hashes[1]
 
 
-def _clip(path: Path, frames: int, size: int = 16) -> Path:
+def _clip(path: Path, frames: int, size: int = 16, rate: int = 16) -> Path:
     pixels = np.random.default_rng(0).integers(0, 255, (frames, size, size, 3), dtype=np.uint8)
     if path.suffix == ".png":
         av.VideoFrame.from_ndarray(pixels[0], "rgb24").to_image().save(path)
         return path
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264rgb", rate=16, options={"qp": "0"})
+        stream = container.add_stream("libx264rgb", rate=rate, options={"qp": "0"})
         stream.width = stream.height = size
         stream.pix_fmt = "rgb24"
         for frame in pixels:
@@ -244,6 +244,18 @@ def test_a_prefix_of_another_size_or_length_is_refused_before_anything_loads(
     for prefix, message in ((large, "is 32x32, but this model makes 16x16"), (long, "is longer")):
         assert run("generate", PROMPT, "-m", "toy", "--prefix", prefix, "--latent-frames", 6) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_clip_of_another_rate_is_told_of(
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("-m", pipeline, "--latent-frames", 6, "--policy", "fifo:window=15", "--overwrite")
+    for rate, warning in ((24, "24 frames a second and this model makes 16"), (16, "")):
+        prefix = _clip(tmp_path / "clip.mp4", 9, rate=rate)
+        assert run("generate", PROMPT, "--prefix", prefix, *options, "-o", tmp_path / "x.mp4") == 0
+        said = capsys.readouterr().err
+        assert warning in said
+        assert bool(warning) == ("--prefix" in said)
 
 
 def test_the_doctor_says_what_is_here_and_what_can_run(

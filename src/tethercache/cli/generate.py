@@ -31,6 +31,7 @@ from tethercache.cli.inputs import (
     parse_loras,
     prefix_latents,
     read_prefix,
+    warn_of_rate,
 )
 from tethercache.evaluation import need
 from tethercache.execution import (
@@ -112,7 +113,9 @@ def generate(
     ] = None,
     prefix: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A clip or picture that the video starts with."),
+        typer.Option(
+            metavar="FILE", help="A clip or picture that the video starts with, frame for frame."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     num_samples: Annotated[int, typer.Option(help="Videos for each prompt.")] = 1,
@@ -242,6 +245,8 @@ def generate(
     _quiet_libraries()
     parts = fetch(found, weights_dir)
     plan = plan_video(parts.settings, chosen, prefix=prefix_latents(clip, parts.settings), **length)
+    if clip is not None:
+        warn_of_rate(clip, parts.settings)
     number_format, placement = choose(
         parts,
         chosen,

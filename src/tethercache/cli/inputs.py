@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +18,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tethercache.memory import Tiles
+
+logger = logging.getLogger(__name__)
+
+_SAME_RATE = 0.01
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip or picture to start from.
+
+    Attributes:
+        path: the file.
+        num_frames: as many as can be decoded.
+        width: pixels.
+        height: pixels.
+        fps: frames a second; means nothing for a picture.
+    """
+
+    path: Path
+    num_frames: int
+    width: int
+    height: int
+    fps: Fraction
 
 
 def parse_loras(specs: list[str]) -> list[tuple[Path, float]]:
@@ -34,18 +62,24 @@ def parse_loras(specs: list[str]) -> list[tuple[Path, float]]:
     return loras
 
 
-def read_prefix(path: Path) -> Tensor:
-    """All frames of a clip, or a picture as one, uint8 `[F, H, W, 3]`."""
-    import numpy as np
-    import torch
+def read_prefix(path: Path) -> Clip:
+    """What a clip or picture has; decodes it once, to find damage and to count, and keeps nothing.
 
-    from tethercache.video import read_frames
+    Raises:
+        ValueError: if it cannot be read, or its frames differ in size.
+    """
+    from tethercache.video import probe, read_frames
 
-    return torch.from_numpy(np.stack(list(read_frames(path))))
+    fps = probe(path).fps
+    shapes = Counter(frame.shape for frame in read_frames(path))
+    if len(shapes) > 1:
+        raise ValueError(f"--prefix ({path}) has frames of several sizes")
+    ((height, width, _), num_frames), *_ = shapes.items()
+    return Clip(path, num_frames, width, height, fps)
 
 
-def prefix_latents(clip: Tensor | None, settings: Settings) -> int:
-    """The latent frames that a clip `[F, H, W, 3]` gives, 0 without one.
+def prefix_latents(clip: Clip | None, settings: Settings) -> int:
+    """The latent frames that a clip gives, 0 without one.
 
     Raises:
         ValueError: if its size is not that of the video.
@@ -54,20 +88,35 @@ def prefix_latents(clip: Tensor | None, settings: Settings) -> int:
 
     if clip is None:
         return 0
-    frames, height, width, _ = clip.shape
-    if (width, height) != (settings.width, settings.height):
+    if (clip.width, clip.height) != (settings.width, settings.height):
         raise ValueError(
-            f"--prefix is {width}x{height}, but this model makes {settings.width}x"
+            f"--prefix is {clip.width}x{clip.height}, but this model makes {settings.width}x"
             f"{settings.height}; scale or crop it first"
         )
-    return (prefix_frames(frames, settings.chunk_size) + 3) // 4
+    return (prefix_frames(clip.num_frames, settings.chunk_size) + 3) // 4
 
 
-def encode_prefix(vae: Any, clip: Tensor, settings: Settings) -> Tensor:
+def warn_of_rate(clip: Clip, settings: Settings) -> None:
+    """Say so if a clip, whose frames are taken one for one, will play at another speed."""
+    if clip.num_frames > 1 and abs(clip.fps / settings.fps - 1) > _SAME_RATE:
+        logger.warning(
+            "--prefix has %.4g frames a second and this model makes %d, so the clip will play at "
+            "%.2f times its speed; convert it first to keep that",
+            clip.fps,
+            settings.fps,
+            settings.fps / clip.fps,
+        )
+
+
+def encode_prefix(vae: Any, clip: Clip, settings: Settings) -> Tensor:
     """The latents `[1, C, F, h, w]` of the last frames of a clip that make whole chunks."""
-    from tethercache.conditioning import encode_frames, prefix_frames
+    import torch
 
-    return encode_frames(vae, clip[-prefix_frames(len(clip), settings.chunk_size) :])
+    from tethercache.conditioning import encode_frames, prefix_frames
+    from tethercache.video import read_frames
+
+    skipped = clip.num_frames - prefix_frames(clip.num_frames, settings.chunk_size)
+    return encode_frames(vae, map(torch.from_numpy, islice(read_frames(clip.path), skipped, None)))
 
 
 def describe_extras(

@@ -118,9 +118,7 @@ class StreamingDecoder:
             gives 1 pixel frame, every later one 4.
         """
         self._check(latents)
-        offloaded = getattr(self.vae, "_hf_hook", None)
-        if offloaded is not None:  # calls of the VAE's parts would find its weights elsewhere
-            offloaded.pre_forward(self.vae)
+        fetch_weights(self.vae)
         config = self.vae.config
         mean, std = (
             torch.tensor(values, device=latents.device).view(1, -1, 1, 1, 1)
@@ -199,6 +197,13 @@ class StreamingDecoder:
                 torch.cat([part[..., :stride_height, :stride_width] for part in row], dim=-1)
             )
         return torch.cat(joined, dim=-2)
+
+
+def fetch_weights(vae: AutoencoderKLWan) -> None:
+    """Bring an offloaded VAE to its device, as calling it would; calls of its parts do not."""
+    offloaded = getattr(vae, "_hf_hook", None)
+    if offloaded is not None:
+        offloaded.pre_forward(vae)
 
 
 def channels_last(vae: AutoencoderKLWan) -> None:
