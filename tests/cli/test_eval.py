@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from tests.evaluation import files
-from tests.evaluation.scenes import FPS, frames, write
+from tests.evaluation.scenes import FPS, HEIGHT, WIDTH, frames, write
 from tests.toys import toy_pipeline
 from tethercache.cli import main
-from tethercache.evaluation.measure import measure_video
+from tethercache.evaluation.measure import Options, measure_video
 from tethercache.evaluation.watch import WATCHED, DriftWatch
-from tethercache.video import read_sidecar
+from tethercache.video import VideoWriter, read_frames, read_sidecar
 
 
 def run(*arguments: object) -> int:
@@ -224,7 +224,7 @@ def test_finished_results_of_vbench_long_are_read(
 
 
 def test_the_watch_on_the_stream_agrees_with_the_file(tmp_path: Path) -> None:
-    watch = DriftWatch(FPS, every=2)
+    watch = DriftWatch(FPS)
     stream = list(frames("brightness"))
     for start in range(0, len(stream), 12):
         watch.update(np.stack(stream[start : start + 12]))
@@ -239,6 +239,20 @@ def test_the_watch_on_the_stream_agrees_with_the_file(tmp_path: Path) -> None:
     # its window of 5 s follows the curve by half a window
     assert found["onset"]["colour_difference"] == pytest.approx(15 + 2.5, abs=1.5)
     assert "ΔE 13" in watch.status()
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 8])
+def test_the_watch_has_the_numbers_of_eval_for_every_length(tmp_path: Path, step: int) -> None:
+    path = tmp_path / "a.mp4"
+    with VideoWriter(path, fps=FPS, width=WIDTH, height=HEIGHT) as writer:
+        writer.write(np.stack(list(frames("brightness"))[::step]))  # 20 to 2.5 s
+    watch, shown = DriftWatch(FPS), np.stack(list(read_frames(path)))
+    for start in range(0, len(shown), 12):
+        watch.update(shown[start : start + 12])
+    measured = measure_video(path)
+    expected = {name: measured.signed.get(name, measured.metrics[name]) for name in WATCHED}
+    assert watch.changes() == pytest.approx(expected)
+    assert watch.summary()["every"] == Options.every
 
 
 def test_generate_watches_the_drift_and_records_it(

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tethercache.evaluation.drift import DEFAULT_PROTOCOL
-from tethercache.evaluation.measure import rounded
+from tethercache.evaluation.drift import DEFAULT_PROTOCOL, start_end
+from tethercache.evaluation.measure import Options, rounded
 from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.metrics.frame import Frame
-from tethercache.evaluation.metrics.metric import Change, Values
+from tethercache.evaluation.metrics.metric import Change, Series
 from tethercache.evaluation.verdict import THRESHOLDS, judge
 
 WATCHED = ("colour_difference", "chroma", "log_sharpness", "motion_retention")
@@ -21,21 +21,24 @@ WATCHED = ("colour_difference", "chroma", "log_sharpness", "motion_retention")
 class DriftWatch:
     """Compares the newest seconds with the first ones as frames come in.
 
-    The first seconds are kept as they are, the newest move on. At the end of a video the numbers
-    are those of `tethercache eval`, up to the compression of the file.
+    It keeps what was measured in the first and in the newest 5 s, which is all that the default
+    protocol compares. So at the end of a video the changes are those of `tethercache eval` for
+    these frames, which its file holds up to compression. The verdict rests on them alone, and knows
+    nothing of cuts and stillness. The onset is when the newest 5 s, not a single second, were
+    beyond a threshold.
 
     Args:
         fps: frames a second.
-        every: measure every n-th frame.
+        every: measure every n-th frame; default that of `tethercache eval`.
     """
 
-    def __init__(self, fps: float, every: int = 4) -> None:
+    def __init__(self, fps: float, every: int = Options.every) -> None:
         self.every = every
         self._fps = fps
-        self._window = max(2, round(DEFAULT_PROTOCOL.seconds * fps / every))
         self._metrics: dict[str, Change] = {name: METRICS.parse(name) for name in WATCHED}
-        self._start: dict[str, list[Any]] = {name: [] for name in WATCHED}
-        self._last: dict[str, deque[Any]] = {name: deque(maxlen=self._window) for name in WATCHED}
+        # frame numbers and measurements; the newest seconds begin behind the first ones
+        self._first: dict[str, list[tuple[int, Any]]] = {name: [] for name in WATCHED}
+        self._newest: dict[str, deque[tuple[int, Any]]] = {name: deque() for name in WATCHED}
         self._seen = 0
         self._before: Frame | None = None
         self._onset: dict[str, float | None] = {t.metric: None for t in THRESHOLDS}
@@ -49,6 +52,8 @@ class DriftWatch:
             frame.forget_previous()
             self._before = frame
             self._seen += 1
+        if not self._can_tell():
+            return
         now = self.changes()
         for threshold in THRESHOLDS:
             value = now[threshold.metric]
@@ -58,29 +63,39 @@ class DriftWatch:
                 self._onset[threshold.metric] = self._seen / self._fps if is_drift else None
 
     def _measure(self, frame: Frame) -> None:
+        seconds = DEFAULT_PROTOCOL.seconds
         for name, metric in self._metrics.items():
+            newest = self._newest[name]
             value = metric.measure(frame)
-            if value is None:
-                continue
-            if len(self._start[name]) < self._window:
-                self._start[name].append(value)
-            else:
-                self._last[name].append(value)
+            if value is not None:
+                kept = self._first[name] if frame.time < seconds else newest
+                kept.append((frame.index, value))
+            while newest and newest[0][0] / self._fps < frame.time - seconds:
+                newest.popleft()
+
+    def _can_tell(self) -> bool:
+        """Whether enough was seen to say something before the end: half of a stretch more."""
+        return self._seen >= 1.5 * DEFAULT_PROTOCOL.seconds * self._fps
 
     def changes(self) -> dict[str, float | None]:
-        """The change of each metric so far; None before there is half a stretch to compare."""
-        found: dict[str, float | None] = {}
-        for name, metric in self._metrics.items():
-            last = self._last[name]
-            enough = 2 * len(last) >= self._window
-            start = self._start[name]
-            found[name] = metric.change(_array(start), _array(last)) if enough else None
-        return found
+        """The change of each metric so far; None where there is nothing to compare."""
+        return {
+            name: start_end(self._series(name), DEFAULT_PROTOCOL, metric.change)
+            for name, metric in self._metrics.items()
+        }
+
+    def _series(self, name: str) -> Series:
+        """What is kept of one metric."""
+        kept = [*self._first[name], *self._newest[name]]
+        indices = np.array([index for index, _ in kept], dtype=np.int64)
+        values = np.array([value for _, value in kept], dtype=np.float64)
+        return Series(indices, indices / self._fps, values, self._seen / self._fps)
 
     def status(self) -> str:
-        """One short text for a progress line; empty before there is something to compare."""
-        now = self.changes()
-        parts = []
+        """One short text for a progress line; empty in the first seconds."""
+        if not self._can_tell():
+            return ""
+        now, parts = self.changes(), []
         if (colour := now["colour_difference"]) is not None:
             parts.append(f"ΔE {colour:.1f}")
         if (chroma := now["chroma"]) is not None:
@@ -106,7 +121,3 @@ class DriftWatch:
             }
         )
         return made
-
-
-def _array(values: Any) -> Values:
-    return np.asarray(list(values), dtype=np.float64)
