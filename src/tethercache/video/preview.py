@@ -24,7 +24,7 @@ class PreviewDecoder:
 
     The first call decodes. From the second on, every latent cell is a square of one colour and the
     frames of one latent frame are the same; colours that the first chunk did not show come out
-    roughly. On 10 s of the shipped model a cell is wrong by about 15 of 255 levels on average.
+    roughly. On 10 s of the shipped model a cell is wrong by about 12 of 255 levels on average.
 
     Args:
         decoder: decodes the first chunk; a fresh one, for it then belongs to this stream.

@@ -284,7 +284,7 @@ class VideoWriter:
         Raises:
             ValueError: no frame was written, or writing has failed before.
             FileExistsError: a file took the name meanwhile; the video stays under the partial name.
-        FileNotFoundError: the partial file was moved, deleted or replaced meanwhile.
+            FileNotFoundError: the partial file was moved, deleted or replaced meanwhile.
         """
         if self._complete:
             return
