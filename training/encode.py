@@ -53,6 +53,8 @@ def main() -> None:
     device = pick_device(config)
     folder, vae_folder = Path(config["out"]), Path(config["vae"])
     scaled = vae_folder / SCALED
+    if not scaled.exists() and any(folder.glob("shard_*.pt")):
+        raise SystemExit(f"{folder} has latents of another encoder than {vae_folder}: delete them")
     while config["worker"] and not scaled.exists():
         time.sleep(1)
     vae = AutoencoderKLWan.from_pretrained(vae_folder).to(device).eval()

@@ -37,6 +37,7 @@ from training.sample import held_out_scenes, interval, through_vae
 
 Array = npt.NDArray[Any]
 MEASURES = ("adherence", "identity", "speed")
+COMPARED = (*MEASURES, "speed error")  # prompt by prompt
 
 
 def videos(config: dict[str, Any]) -> list[tuple[int, int]]:
@@ -227,9 +228,9 @@ def report(config: dict[str, Any], folder: Path, truth: dict[str, Array]) -> dic
 
     Returns:
         `policies`: for each policy the number of its `videos`, its `prompts`, the means
-        `by_prompt` of each measure and the `speed_error` (the mean distance of a prompt's speed
-        from that of its renders) from the second window on, and the curve of each measure,
-        `[windows]` of (mean, low, high). `differences`: see there; by the policy to compare with,
+        `by_prompt` of each measure and of the `speed error` (how far a prompt's mean speed is from
+        that of its renders) from the second window on, and the curve of each measure, `[windows]`
+        of (mean, low, high). `differences`: see there; by the policy to compare with,
         then by policy; with `frechet`, the mean over the windows but the first, where both have the
         same prompts. `renders`, `vae`: the truth's values, without and with the VAE. `state`:
         complete or partial. `made`: see `declare`. Speeds are in pixels a second.
@@ -280,11 +281,11 @@ def _of_policy(
         draws.append(frechet_draws(seen, [renders[p] for p in prompts]))
         curves["frechet"].append(frechet_interval(draws[-1]))
     after = {key: _by_prompt(read[key][:, width:], prompts_of) for key in MEASURES}
+    after["speed error"] = np.abs(after["speed"] - np.nanmean(speeds, 1)[prompts])
     entry = {
         "videos": len(prompts_of),
         "prompts": prompts.tolist(),
         "by_prompt": {key: values.round(4).tolist() for key, values in after.items()},
-        "speed_error": interval(np.abs(after["speed"] - np.nanmean(speeds, 1)[prompts])),
         **curves,
     }
     return entry, np.mean(draws[1:], axis=0)
@@ -301,13 +302,13 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         other: the same, of the other policy or of another report.
 
     Returns:
-        For each measure the mean difference, the ends of its 95 % interval over the prompts that
-        both have, and the numbers of prompts in which `one` is higher and lower. Empty if they
-        share no prompt.
+        For each of `COMPARED` the mean difference, the ends of its 95 % interval over the prompts
+        that both have, and the numbers of prompts in which `one` is higher and lower. Empty if
+        they share no prompt.
     """
     shared, rows, other_rows = np.intersect1d(one["prompts"], other["prompts"], return_indices=True)
     found: dict[str, Any] = {}
-    for key in MEASURES if len(shared) else ():
+    for key in COMPARED if len(shared) else ():
         values, base = (np.array(side["by_prompt"][key]) for side in (one, other))
         gaps = values[rows] - base[other_rows]
         found[key] = [*interval(gaps), int((gaps > 0).sum()), int((gaps < 0).sum())]
@@ -349,14 +350,16 @@ def table(result: dict[str, Any], at: tuple[int, ...] = (0, 30, 60, 120)) -> str
 
 def differences_table(found: dict[str, Any], title: str) -> str:
     """`differences` by policy as a Markdown table, whose first column has this title."""
-    heads = [*MEASURES, *(["frechet"] if any("frechet" in gaps for gaps in found.values()) else [])]
+    heads = [*COMPARED, *(["frechet"] if any("frechet" in gaps for gaps in found.values()) else [])]
     lines = [f"| {title} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for policy, gaps in found.items():
         cells = []
         for key in heads:
             form = "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]" if key in gaps else ""
-            form += " {}:{}" if key in gaps and key in MEASURES else ""
-            cells.append(form.format(*gaps.get(key, ()), d=3 if key in MEASURES[:2] else 1))
+            form += " {}:{}" if key in gaps and key in COMPARED else ""
+            cells.append(
+                form.format(*gaps.get(key, ()), d=3 if key in ("adherence", "identity") else 1)
+            )
         lines.append(f"| {policy} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

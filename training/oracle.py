@@ -21,7 +21,7 @@ import numpy as np
 
 from training import world
 
-MIN_PIXELS = 35  # so many show an object; a third of the smallest ones that are drawn
+MIN_PIXELS = 35  # so many show an object; at most a sixth of any of one or two that is in sight
 REACH = 18  # an object's pixels lie so near to their middle, in pixels
 MIN_OVERLAP = 0.65
 PATCH = 41  # side of the window in which a mask is compared with templates
@@ -90,8 +90,8 @@ def score(readings: list[Reading], truth: world.Scene, *, majority: bool = True)
     """Colour and shape of every object and the background, each by majority over the frames.
 
     A colour is there if at least half of the frames show it. Its shape is right if more than half
-    of those do, the background if more than half of all frames do; without `majority` if no other
-    reading is commoner, which is how the few frames of a single second vote.
+    of those do, the background if more than half of all frames do. Without `majority` the commonest
+    reading wins (of equally common ones the one seen first), as the few frames of a second vote.
     """
     need = len(readings) / 2
 

@@ -135,14 +135,14 @@ def loss_terms(
 def keep_scale(vae: AutoencoderKLWan, folder: Path) -> None:
     """Take over the scale of the latents, which `encode` measured, from a saved VAE.
 
-    Of another encoder the latents have another scale: it has to be measured again.
+    Of another encoder the latents have another scale, which `encode` measures again.
     """
     if not (folder / SCALED).exists():
         return
     saved = AutoencoderKLWan.from_pretrained(folder)
     weights = vae.state_dict()
     if all(
-        torch.equal(tensor, weights[key].cpu())
+        key in weights and torch.equal(tensor, weights[key].cpu())
         for key, tensor in saved.state_dict().items()
         if key.startswith(("encoder", "quant_conv"))
     ):

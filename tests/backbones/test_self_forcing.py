@@ -97,8 +97,9 @@ def test_everything_is_as_before_on_exit(pipeline: Pipeline, inputs: dict[str, T
     assert pipeline.kv_cache1 is None
 
 
+@pytest.mark.parametrize("prefix", [0, 3])
 def test_an_interrupted_video_does_not_reach_into_the_next(
-    pipeline: Pipeline, inputs: dict[str, Tensor]
+    prefix: int, pipeline: Pipeline, inputs: dict[str, Tensor]
 ) -> None:
     def interrupt(*args: object) -> None:
         left.pop()
@@ -106,15 +107,15 @@ def test_an_interrupted_video_does_not_reach_into_the_next(
             raise KeyboardInterrupt
 
     with attach_pipeline(pipeline, SMALL):
-        expected = run(pipeline, inputs)
+        expected = run(pipeline, inputs, prefix=prefix)
         first = len(SIGMAS) + 1  # passes of the first chunk
-        for calls in (1, 2, first, first + 2):
+        for calls in (1, 2, first - 1, first, first + 2):
             left = [None] * calls
             hook = pipeline.generator.model.blocks[1].register_forward_pre_hook(interrupt)
             with pytest.raises(KeyboardInterrupt):
                 run(pipeline, inputs)
             hook.remove()
-            assert torch.equal(run(pipeline, inputs), expected)
+            assert torch.equal(run(pipeline, inputs, prefix=prefix), expected)
 
 
 def test_calls_that_do_not_follow_raise(pipeline: Pipeline, inputs: dict[str, Tensor]) -> None:

@@ -252,6 +252,11 @@ def test_the_watch_has_the_numbers_of_eval_for_every_length(tmp_path: Path, step
     measured = measure_video(path)
     expected = {name: measured.signed.get(name, measured.metrics[name]) for name in WATCHED}
     assert watch.changes() == pytest.approx(expected)
+    if step < 3:
+        assert watch.summary()["verdict"] in ("stable", "watch", "drifting")
+    else:  # too short
+        assert watch.summary()["verdict"] is None
+        assert set(watch.summary()["onset"].values()) == {None}
     assert watch.summary()["every"] == Options.every
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from training import compare
+from training.longrun import COMPARED
 
 
 def write_curve(path: Path, losses: list[float]) -> None:
@@ -56,7 +57,7 @@ def test_scores_are_compared_prompt_by_prompt():
 
 
 def report(adherence: list[float], prompts: list[int], policy: str = "fifo") -> dict[str, Any]:
-    means = {"adherence": adherence, "identity": adherence, "speed": adherence}
+    means = dict.fromkeys(COMPARED, adherence)
     return {
         "window_seconds": 10,
         "made": {"seconds": 240, "weights": str(adherence)},
@@ -68,11 +69,13 @@ def test_long_runs_are_compared_where_policy_prompt_and_kind_are_the_same():
     one, two = report([0.5, 0.25, 1.0], [0, 1, 2]), report([0.5, 1.0], [1, 3])
     quarter = "+0.250 [+0.250, +0.250] 1:0"
     assert compare.longruns_table(one, two).splitlines() == [
-        "| second minus first, 1 prompts | adherence | identity | speed |",
-        "|---|---|---|---|",
-        f"| fifo | {quarter} | {quarter} | +0.2 [+0.2, +0.2] 1:0 |",
+        "| second minus first, 1 prompts | adherence | identity | speed | speed error |",
+        "|---|---|---|---|---|",
+        f"| fifo | {quarter} | {quarter} | +0.2 [+0.2, +0.2] 1:0 | +0.2 [+0.2, +0.2] 1:0 |",
     ]
     assert compare.longruns_table(one, report([1.0], [1], "sink")).splitlines()[2:] == []
+    one["made"], two["made"] = one["made"] | {"batch": 4}, two["made"] | {"batch": 8}
+    assert len(compare.longruns_table(one, two).splitlines()) == 3  # the same videos
     with pytest.raises(ValueError, match="long runs with other seconds"):
         compare.longruns_table(one, two | {"made": {"seconds": 30}})
 

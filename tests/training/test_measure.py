@@ -121,10 +121,10 @@ def test_a_report_is_partial_until_every_batch_of_every_policy_is_there(tmp_path
     assert complete["state"] == "complete"
     row = "| adherence | tethercache | 0.80 [0.80, 0.80] | 0.80 [0.80, 0.80] | 0.88 | 1.00 |"
     assert row in longrun.table(complete)
-    zeros = "| +0.000 [+0.000, +0.000] 0:0 | +0.0 [+0.0, +0.0] 0:0 |"
+    zeros = "| +0.000 [+0.000, +0.000] 0:0 " + "| +0.0 [+0.0, +0.0] 0:0 " * 2 + "|"
     row = f"| tethercache | +0.100 [-0.100, +0.300] 1:1 {zeros} +"
     assert row in longrun.differences_table(complete["differences"]["fifo"], "minus fifo")
-    assert complete["policies"]["fifo"]["speed_error"] == [8, 8, 8]
+    assert complete["policies"]["fifo"]["by_prompt"]["speed error"] == [8, 8]
     longrun.plot(complete, tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes()[1:4] == b"PNG"
 

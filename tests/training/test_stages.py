@@ -336,6 +336,10 @@ def test_encode_export_and_load(pool: Path, monkeypatch: pytest.MonkeyPatch):
     torch.testing.assert_close(
         shard["latents"].float().std((0, 2, 3, 4)), torch.ones(16), atol=0.02, rtol=0
     )
+    (pool / "vae" / train_vae.SCALED).rename(pool / "vae" / "scale.was")
+    with pytest.raises(SystemExit, match="has latents of another encoder"):
+        run_main(encode, config | {"worker": 1}, monkeypatch)
+    (pool / "vae" / "scale.was").rename(pool / "vae" / train_vae.SCALED)
     world_config = world.WorldConfig(**config["world"])
     assert not any(world.held_out(world.sample_scene(s, world_config)) for s in shard["seeds"])
 

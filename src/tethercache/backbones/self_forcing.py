@@ -14,7 +14,7 @@ The pipeline's loop cannot declare its passes, so they are counted: a chunk has 
 passes as `pipeline.denoising_step_list` has steps, then one context pass. A chunk whose first call
 is at timestep 0 is one of a clean prefix and has the context pass alone. A call at frame 0 begins
 the next video, also after one that was interrupted in its first chunk: there the noise does not
-fall from one call to the next. Nothing of those packages is imported here.
+fall from one call to the next, or falls to 0 too early. Nothing of those packages is imported here.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class PipelineSession:
         first_frame = start // (rows * columns)
         video = self._video
         level = float(timestep.max()) if first_frame == 0 else 0.0
-        again = first_frame == 0 and level >= video.level
+        is_prefix = level == 0 and video.calls < self._steps
+        again = first_frame == 0 and (level >= video.level or is_prefix)
         if video.start != first_frame or video.done or again:  # another chunk
             if first_frame == 0:
                 video = self._video = self._new_video()

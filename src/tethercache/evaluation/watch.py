@@ -107,15 +107,16 @@ class DriftWatch:
         return " · ".join([judge(now).word, *parts]) if parts else ""
 
     def summary(self) -> dict[str, Any]:
-        """For the record of the video: last changes, verdict, and when each symptom began."""
+        """For the record of the video: last changes, verdict, and when each symptom began.
+
+        The verdict is None for a video that is too short to have one, or an onset.
+        """
         now = self.changes()
-        verdict = judge(now)
-        known = any(value is not None for value in now.values())
         made: dict[str, Any] = rounded(
             {
                 "protocol": DEFAULT_PROTOCOL.name,
                 "every": self.every,
-                "verdict": verdict.word if known else None,
+                "verdict": judge(now).word if self._can_tell() else None,
                 "changes": now,
                 "onset": self._onset,
             }
