@@ -141,13 +141,13 @@ def plot(first: Path, second: Path, path: Path) -> None:
 
 
 def main() -> None:
-    """Print the tables, draw the curves."""
+    """Print and keep the tables (`compare.md`), draw the curves (`curves.png`)."""
     config: dict[str, Any] = load_config(__doc__)
     first, second, out = (Path(config[key]) for key in ("first", "second", "out"))
     out.mkdir(parents=True, exist_ok=True)
     if not any(stages(first, second)):
         raise SystemExit(f"no stage of {first} has a curve in {second}")
-    print(curves_table(first, second))
+    tables = [curves_table(first, second)]
     plot(first, second, out / "curves.png")
     for kept, name, compare in (
         ("scores.json", "samples/scores.json", scores_table),
@@ -157,9 +157,12 @@ def main() -> None:
         if all(path.is_file() for path in paths):
             one, two = (json.loads(path.read_text()) for path in paths)
             try:
-                print("", compare(one, two), sep="\n")
+                tables.append(compare(one, two))
             except ValueError as error:
                 raise SystemExit(f"{paths[0]} and {paths[1]}: {error}") from None
+    text = "\n\n".join(tables)
+    print(text)
+    (out / "compare.md").write_text(text + "\n")
 
 
 if __name__ == "__main__":

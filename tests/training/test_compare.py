@@ -99,4 +99,6 @@ def test_the_command_prints_what_there_is(
     (second / "samples").mkdir()
     (second / "samples" / "scores.json").write_text(json.dumps(scores))
     compare.main()
-    assert "| adherence | 1.000 | 1.000 | +0.000 [+0.000, +0.000] |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| adherence | 1.000 | 1.000 | +0.000 [+0.000, +0.000] |" in printed
+    assert (tmp_path / "out" / "compare.md").read_text() == printed
