@@ -140,15 +140,13 @@ def plot(first: Path, second: Path, path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    """Print and keep the tables (`compare.md`), draw the curves (`curves.png`)."""
-    config: dict[str, Any] = load_config(__doc__)
-    first, second, out = (Path(config[key]) for key in ("first", "second", "out"))
-    out.mkdir(parents=True, exist_ok=True)
-    if not any(stages(first, second)):
-        raise SystemExit(f"no stage of {first} has a curve in {second}")
-    tables = [curves_table(first, second)]
-    plot(first, second, out / "curves.png")
+def tables(first: Path, second: Path) -> Iterator[str]:
+    """The tables of what both runs have: curves, scores, long runs.
+
+    Raises:
+        SystemExit: the long runs cannot be compared.
+    """
+    yield curves_table(first, second)
     for kept, name, compare in (
         ("scores.json", "samples/scores.json", scores_table),
         ("longrun.json", "longrun/report.json", longruns_table),
@@ -157,12 +155,24 @@ def main() -> None:
         if all(path.is_file() for path in paths):
             one, two = (json.loads(path.read_text()) for path in paths)
             try:
-                tables.append(compare(one, two))
+                yield compare(one, two)
             except ValueError as error:
                 raise SystemExit(f"{paths[0]} and {paths[1]}: {error}") from None
-    text = "\n\n".join(tables)
-    print(text)
-    (out / "compare.md").write_text(text + "\n")
+
+
+def main() -> None:
+    """Print and keep the tables (`compare.md`), draw the curves (`curves.png`)."""
+    config: dict[str, Any] = load_config(__doc__)
+    first, second, out = (Path(config[key]) for key in ("first", "second", "out"))
+    out.mkdir(parents=True, exist_ok=True)
+    if not any(stages(first, second)):
+        raise SystemExit(f"no stage of {first} has a curve in {second}")
+    plot(first, second, out / "curves.png")
+    with (out / "compare.md").open("w") as file:
+        for number, table in enumerate(tables(first, second)):
+            text = "\n" * (number > 0) + table
+            print(text)
+            print(text, file=file)
 
 
 if __name__ == "__main__":

@@ -357,9 +357,8 @@ def differences_table(found: dict[str, Any], title: str) -> str:
         for key in heads:
             form = "{:+.{d}f} [{:+.{d}f}, {:+.{d}f}]" if key in gaps else ""
             form += " {}:{}" if key in gaps and key in COMPARED else ""
-            cells.append(
-                form.format(*gaps.get(key, ()), d=3 if key in ("adherence", "identity") else 1)
-            )
+            digits = 3 if key in ("adherence", "identity") else 1
+            cells.append(form.format(*gaps.get(key, ()), d=digits))
         lines.append(f"| {policy} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -102,3 +102,10 @@ def test_the_command_prints_what_there_is(
     printed = capsys.readouterr().out
     assert "| adherence | 1.000 | 1.000 | +0.000 [+0.000, +0.000] |" in printed
     assert (tmp_path / "out" / "compare.md").read_text() == printed
+    (first / "longrun.json").write_text(json.dumps(report([1.0], [1])))
+    (second / "longrun").mkdir()
+    other = report([1.0], [1]) | {"window_seconds": 5}
+    (second / "longrun" / "report.json").write_text(json.dumps(other))
+    with pytest.raises(SystemExit, match="long runs with other window_seconds"):
+        compare.main()
+    assert capsys.readouterr().out == printed  # what can be compared is not lost
