@@ -10,9 +10,9 @@ broke off has left in it is replaced only if the caller says so.
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import os
+import sys
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,9 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from tethercache.video import mp4
 from tethercache.video.colour import to_yuv
 from tethercache.video.files import Frames, as_frames, check_free, disk_full_advice
+
+if sys.platform != "win32":
+    import fcntl
 
 _BT709 = 1  # H.273: the same code for primaries, transfer and matrix
 _KEYFRAME_SECONDS = 2
@@ -89,19 +92,20 @@ def _check_partial(path: Path, overwrite: bool, *, remove: bool = False) -> None
 def _claim(fd: int, path: Path) -> None:
     """Lock the file `path`, open as `fd`, until it is closed or the process ends.
 
-    On a file system without locks nothing is locked; `VideoWriter.close` finds out there if the
-    file was replaced.
+    Windows does not let go of open files anyway. On a file system without locks nothing is locked;
+    `VideoWriter.close` finds out there if the file was replaced.
 
     Raises:
         FileExistsError: it is locked already, or another file has its name by now.
     """
     is_free = True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        is_free = False
-    except OSError:  # no locks here
-        pass
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_free = False
+        except OSError:  # no locks here
+            pass
     if not is_free or not _is_at(fd, path):
         message = "another run is writing this video; choose another name"
         raise FileExistsError(errno.EEXIST, message, str(path))
