@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from tethercache.evaluation.suite import Report
 
 
-class Suite(str, Enum):
+class Suite(StrEnum):
     """What is evaluated."""
 
     DRIFT = "drift"
     VBENCH_LONG = "vbench-long"
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """What is printed."""
 
     TABLE = "table"

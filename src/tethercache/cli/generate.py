@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +48,7 @@ DEFAULT_SECONDS = 10.0
 _SPEED = "Speed"
 
 
-class DType(str, Enum):
+class DType(StrEnum):
     """Number formats of weights and cache."""
 
     FLOAT32 = "float32"

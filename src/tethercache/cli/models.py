@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +32,7 @@ WeightsDir = Annotated[
 ]
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """Number formats that a conversion can write."""
 
     FLOAT32 = "float32"
