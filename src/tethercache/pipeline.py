@@ -23,9 +23,10 @@ from diffusers.schedulers import FlowMatchLCMScheduler
 from diffusers.utils import BaseOutput
 from diffusers.video_processor import VideoProcessor
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tethercache.alignment import align, aligned
 from tethercache.backbones import attach
 from tethercache.backbones.lora import merge_lora, require_peft
 from tethercache.backbones.weights import load_transformer
@@ -208,6 +209,11 @@ class CausalVideoPipeline(DiffusionPipeline):
         )
         self.video_processor = VideoProcessor(vae_scale_factor=vae.config.scale_factor_spatial)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, nn.Module):  # all models come by here, from whatever files
+            align(value)
+        super().__setattr__(name, value)
+
     @classmethod
     def from_pretrained(
         cls,
@@ -289,6 +295,7 @@ class CausalVideoPipeline(DiffusionPipeline):
     ) -> Generator[Tensor, None, None]:
         """Clean latent chunks `[B, C, F, h, w]` of one batch, as they are made."""
         config, execution = self.config, execution or Execution()
+        prompt_embeds = aligned(prompt_embeds)
         if execution.compile:
             require_compiler(prompt_embeds.device)
         with attach(
@@ -308,7 +315,7 @@ class CausalVideoPipeline(DiffusionPipeline):
                 prompt_embeds,
                 latent_size=self._latent_size,
                 context_noise=config.context_noise,
-                prefix=prefix_latents,
+                prefix=None if prefix_latents is None else aligned(prefix_latents),
             )
 
     @property

@@ -30,6 +30,7 @@ import torch
 from diffusers.models import WanTransformer3DModel
 from torch import Tensor, nn
 
+from tethercache.alignment import align
 from tethercache.backbones.processors import (
     OncePerPrompt,
     OutsideSelfAttention,
@@ -300,7 +301,8 @@ def attach(
     To generate, work under `torch.no_grad()`: what is remembered would hold every graph otherwise.
 
     Args:
-        transformer: an unmodified text-to-video model; on exit it is exactly what it was.
+        transformer: an unmodified text-to-video model; on exit it is exactly what it was, but that
+            weights on a CPU that were mapped from a file lie in memory, see `alignment`.
         policy: a cache policy, for example `TetherCache()`.
         chunk_size: the largest chunk after the first, in latent frames. It sizes the staging slots;
             without it they are as many as the policy could ever need.
@@ -322,6 +324,7 @@ def attach(
         raise ValueError("image-to-video transformers with image cross-attention are not supported")
     if config.patch_size[0] != 1:
         raise ValueError(f"the temporal patch size must be 1, not {config.patch_size[0]}")
+    align(transformer)
     session = Session(transformer, policy, chunk_size, keep_rotated)
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

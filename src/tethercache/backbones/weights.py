@@ -2,8 +2,8 @@
 
 One path serves them all. A file or folder is recognised by its content, its parameter names become
 those of diffusers (`docs/reference.md`, section 11), the model's sizes are read off its tensors,
-and the tensors are handed to a model without weights. They stay memory-mapped: what is not
-converted to another dtype is never copied, and nothing is ever unpickled but tensors.
+and the tensors are handed to a model without weights. They stay memory-mapped until the model is to
+compute (`alignment`), and nothing is ever unpickled but tensors.
 
 Recognised are
 * training states of the Self-Forcing family (`.pt` with `generator`, `generator_ema`), whose names
@@ -33,6 +33,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tethercache.alignment import align
 from tethercache.errors import (
     DamagedModelError,
     MissingModelError,
@@ -217,9 +218,9 @@ def load_transformer(
 ) -> WanTransformer3DModel:
     """Load a transformer from any recognised format.
 
-    Tensors that keep their dtype stay memory-mapped, so the file must stay where it is while the
-    model is in use. As in diffusers, norms, modulations and the time embedding stay in float32
-    when `dtype` is a smaller one.
+    Tensors that keep their dtype and lie aligned in their file stay memory-mapped, so the file must
+    stay where it is while the model is in use; the others are copied one by one. As in diffusers,
+    norms, modulations and the time embedding stay in float32 when `dtype` is a smaller one.
 
     Args:
         path: see `read_checkpoint`.
@@ -231,6 +232,15 @@ def load_transformer(
         TetherCacheError: as `read_checkpoint` and `describe`; `WrongModelError` also if tensors
             are missing, unexpected or of another shape, with their numbers and examples.
     """
+    transformer = _assemble(path, dtype, heads, prefer)
+    align(transformer)
+    return transformer
+
+
+def _assemble(
+    path: str | Path, dtype: torch.dtype | None, heads: int | None, prefer: Sequence[str]
+) -> WanTransformer3DModel:
+    """What `load_transformer` loads, as far as possible still on disk."""
     checkpoint = read_checkpoint(path, prefer=prefer)
     config = describe(checkpoint, heads=heads)
     with torch.device("meta"):
@@ -278,7 +288,7 @@ def convert(
         raise FileExistsError(f"{target} exists already")
     if not target.absolute().parent.is_dir():
         raise MissingModelError(f"cannot write {target}: no such folder {target.parent}")
-    transformer = load_transformer(source, dtype=dtype, heads=heads, prefer=prefer)
+    transformer = _assemble(source, dtype, heads, prefer)
     size = sum(p.numel() * p.element_size() for p in transformer.parameters())
     free = shutil.disk_usage(target.absolute().parent).free
     if free < size:

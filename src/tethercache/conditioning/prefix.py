@@ -13,6 +13,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify
 from torch import Tensor
 
+from tethercache.alignment import align
 from tethercache.video.decode import fetch_weights
 
 
@@ -47,6 +48,7 @@ def encode_frames(vae: Any, frames: Iterable[Tensor]) -> Tensor:
     Returns:
         The mode of the latents, `[1, C, n, h, w]`, in the dtype and on the device of the VAE.
     """
+    align(vae)
     fetch_weights(vae)
     # what the causal convolutions remember of the frames before
     features = [None] * sum(isinstance(m, WanCausalConv3d) for m in vae.encoder.modules())

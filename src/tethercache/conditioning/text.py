@@ -14,6 +14,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor
 
+from tethercache.alignment import align
+
 
 def clean(prompt: str) -> str:
     """Repair the text's encoding, undo HTML escapes and collapse white space."""
@@ -62,6 +64,7 @@ def encode_prompts(
     Returns:
         Embeddings `[B, length, C_text]` in the encoder's dtype, on the device where it computes.
     """
+    align(text_encoder)
     tokens = tokenizer(
         [clean(prompt) for prompt in prompts],
         padding="max_length",

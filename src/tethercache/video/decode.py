@@ -19,6 +19,8 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, unpatchify
 from torch import Tensor, nn
 
+from tethercache.alignment import align
+
 
 @dataclass(frozen=True)
 class TileSize:
@@ -99,6 +101,7 @@ class StreamingDecoder:
                     f"`tile.{name}` ({size}) must be a multiple of {ratio}, "
                     "the pixels that a latent of this VAE is wide"
                 )
+        align(vae)
         self.vae = vae
         self.tile = tile
         # tiles and streams come in few sizes, each worth code of its own
