@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "memory": set(),
     "execution": set(),
     "models": {"backbones", "memory"},
+    "request": {"cache", "models", "rollout"},
     "pipeline": {
         "backbones",
         "cache",
@@ -28,6 +29,7 @@ MAY_IMPORT = {
         "execution",
         "models",
         "policies",
+        "request",
         "rollout",
         "video",
     },
@@ -53,10 +55,11 @@ MAY_IMPORT = {
         "models",
         "pipeline",
         "policies",
+        "request",
         "video",
     },
 }
-FREE = {"alignment", "errors", "registry", "__version__"}
+FREE = {"alignment", "errors", "lazy", "registry", "__version__"}
 
 
 def _imports(path: Path) -> set[str]:

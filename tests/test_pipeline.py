@@ -16,9 +16,10 @@ from tests.toys import toy_pipeline
 from tethercache.conditioning import encode_prompts
 from tethercache.errors import DamagedModelError, MissingModelError
 from tethercache.execution import Execution
-from tethercache.pipeline import CausalVideoPipeline, plan_video
+from tethercache.pipeline import CausalVideoPipeline
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
+from tethercache.request import plan_video
 from tethercache.video import StreamingDecoder
 
 PROMPT = "a red ball rolling over grass"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tethercache.lazy import exports
 
 if TYPE_CHECKING:
     from tethercache.backbones import attach
@@ -15,19 +16,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_WHERE = {
-    "CausalVideoPipeline": "tethercache.pipeline",
-    "POLICIES": "tethercache.policies",
-    "Policy": "tethercache.cache",
-    "TetherCache": "tethercache.policies.tethercache",
-    "Window": "tethercache.policies.window",
-    "attach": "tethercache.backbones",
-}
-
 __all__ = ["POLICIES", "CausalVideoPipeline", "Policy", "TetherCache", "Window", "attach"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
-    raise AttributeError(f"module 'tethercache' has no attribute {name!r}")
+__getattr__ = exports(
+    __name__,
+    {
+        "CausalVideoPipeline": "pipeline",
+        "POLICIES": "policies",
+        "Policy": "cache",
+        "TetherCache": "policies.tethercache",
+        "Window": "policies.window",
+        "attach": "backbones",
+    },
+)

@@ -42,15 +42,8 @@ from tethercache.execution import (
 )
 from tethercache.models import Parts, Settings, fetch, find
 from tethercache.policies.tethercache import TetherCache
-from tethercache.rollout import (
-    CounterNoise,
-    Plan,
-    Steps,
-    frames_for_seconds,
-    latent_frames,
-    pixel_frames,
-    rollout,
-)
+from tethercache.request import VideoPlan, plan_video
+from tethercache.rollout import CounterNoise, Plan, Steps, rollout
 from tethercache.video import (
     PreviewDecoder,
     StreamingDecoder,
@@ -83,70 +76,6 @@ class CausalVideoOutput(BaseOutput):
     """
 
     frames: Any
-
-
-@dataclass(frozen=True)
-class VideoPlan:
-    """What a video of some length takes.
-
-    Attributes:
-        chunks: the latent chunks.
-        num_frames: pixel frames of the finished video; what the chunks decode to beyond is cut.
-    """
-
-    chunks: Plan
-    num_frames: int
-
-
-def plan_video(
-    settings: Settings,
-    policy: Policy,
-    *,
-    num_seconds: float | None = None,
-    num_latent_frames: int | None = None,
-    prefix: int = 0,
-    frames_per_latent: int = 4,
-) -> VideoPlan:
-    """Check length, chunks and policy against each other and the model, before weights are needed.
-
-    Args:
-        settings: how the model was trained to be used.
-        policy: what it shall remember.
-        num_seconds: length in seconds; gives exactly round(num_seconds x fps) frames.
-        num_latent_frames: length in latent frames n instead; gives 4 n - 3 frames.
-        prefix: clean latent frames given, part of the length.
-        frames_per_latent: pixel frames a latent frame.
-
-    Raises:
-        ValueError: if not exactly one length is given, or sizes do not fit together.
-    """
-    if (num_seconds is None) == (num_latent_frames is None):
-        raise ValueError("give a length in seconds or in latent frames, one of the two")
-    if policy.budget > settings.window:
-        raise ValueError(
-            f"the policy's budget ({policy.budget} latent frames) must not exceed the "
-            f"{settings.window} that this model was trained on"
-        )
-    if num_seconds is not None:
-        num_frames = frames_for_seconds(num_seconds, settings.fps)
-        num_latent_frames = latent_frames(num_frames, frames_per_latent)
-    else:
-        assert num_latent_frames is not None
-        if num_latent_frames < 1:
-            raise ValueError(f"the number of latent frames ({num_latent_frames}) must be positive")
-        num_frames = pixel_frames(num_latent_frames, frames_per_latent)
-    if prefix > num_latent_frames:
-        raise ValueError(
-            f"the prefix ({prefix} latent frames) is longer than the video ({num_latent_frames})"
-        )
-    plan = Plan(
-        num_latent_frames,
-        chunk_size=settings.chunk_size,
-        first_chunk_size=settings.first_chunk_size,
-        prefix=prefix,
-    )
-    plan.check(policy)
-    return VideoPlan(plan, num_frames)
 
 
 class CausalVideoPipeline(DiffusionPipeline):

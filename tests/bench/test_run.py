@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from tests.bench.toy import DEVICE, TOY
-from tethercache.bench import Report, Row, contestants, default_cases, measure, run
-from tethercache.bench.report import verdicts
+from tethercache.bench import default_cases, run
+from tethercache.bench.report import Report, Row, verdicts
+from tethercache.bench.run import contestants, measure
 from tethercache.bench.statistics import Ratio
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window

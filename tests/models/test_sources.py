@@ -24,13 +24,13 @@ from tethercache.models import (
     find,
     fingerprint,
     present,
-    sources,
 )
 from tethercache.models.convert import convert
 from tethercache.models.sizes import measure
-from tethercache.pipeline import CausalVideoPipeline, plan_video
+from tethercache.pipeline import CausalVideoPipeline
 from tethercache.policies import POLICIES
 from tethercache.policies.window import Window
+from tethercache.request import plan_video
 
 PROMPT = "a red ball rolling over grass"
 
@@ -160,8 +160,8 @@ def test_the_network_is_not_asked_about_what_is_in_the_cache(
     def ask(*args: object, **kwargs: object) -> None:
         raise AssertionError("asked the hub")
 
-    monkeypatch.setattr(sources, "hf_hub_download", ask)
-    monkeypatch.setattr(sources, "snapshot_download", ask)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", ask)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", ask)
     assert fetch(find("toy")).transformer is not None
 
 

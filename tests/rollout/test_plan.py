@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tethercache.cache import Policy
 from tethercache.models import Settings
-from tethercache.pipeline import plan_video
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
+from tethercache.request import plan_video
 from tethercache.rollout import Plan, frames_for_seconds, latent_frames, pixel_frames
 
 
@@ -51,6 +55,38 @@ def test_impossible_lengths_are_refused(seconds: float) -> None:
         frames_for_seconds(seconds, 16)
 
 
+@pytest.mark.parametrize("length", [{"num_seconds": 2.5e8}, {"num_latent_frames": 10**9}])
+def test_a_video_of_years_is_planned_without_walking_its_chunks(length: dict[str, float]) -> None:
+    asked = []
+
+    @dataclass(frozen=True)
+    class Counted(Window):
+        def check_chunk(self, committed: int, frames: int) -> None:
+            asked.append(committed)
+
+    plan = plan_video(Settings(), Counted(), **length)
+    assert plan.chunks.num_chunks > 3 * 10**8
+    assert len(asked) < 50
+
+
+@pytest.mark.parametrize("policy", [TetherCache(1, 3, 4), Window(sink=2, window=6)])
+@given(st.integers(1, 60), st.integers(1, 7), st.none() | st.integers(1, 7), st.integers(0, 40))
+def test_a_policy_is_refused_if_any_chunk_does_not_suit_it(
+    policy: Policy, needed: int, size: int, first: int | None, prefix: int
+) -> None:
+    def refuses(ask: Callable[[], object]) -> bool:
+        try:
+            ask()
+        except ValueError:
+            return True
+        return False
+
+    plan = Plan(needed, size, first, prefix)
+    assert plan.num_chunks == len(list(plan))
+    asked = [refuses(partial(policy.check_chunk, c.start, c.frames)) for c in plan]
+    assert refuses(lambda: plan.check(policy)) == any(asked)
+
+
 @pytest.mark.parametrize(
     ("policy", "length", "message"),
     [
@@ -60,6 +96,10 @@ def test_impossible_lengths_are_refused(seconds: float) -> None:
         (TetherCache(recent=2, memory=16), {"num_seconds": 9}, "`recent` (2) must be at least"),
         (TetherCache(memory=13), {"num_seconds": 9}, "reached by whole chunks"),
         (Window(), {"num_latent_frames": 0}, "must be positive"),
+        (Window(), {"num_seconds": 1e9}, "(1000000000.0) must be at most 268435455.9 at 16 fps"),
+        (Window(), {"num_seconds": 1e300}, "must be at most"),
+        (Window(), {"num_seconds": 10**400}, "must be at most"),
+        (Window(), {"num_latent_frames": 2 * 10**9}, "must be at most 1073741824: an mp4"),
         (Window(), {"num_latent_frames": 3, "prefix": 4}, "longer than the video"),
     ],
 )

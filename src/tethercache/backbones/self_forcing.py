@@ -28,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from tethercache.backbones.wan import SessionError
-from tethercache.cache import LayerCache, Pass, PassKind, Policy, Rope, attend
+from tethercache.cache import LayerCache, Pass, PassKind, Policy, Rope
+from tethercache.cache.attention import attend
 
 
 @dataclass

@@ -39,7 +39,8 @@ from tethercache.backbones.processors import (
     TextAttention,
     UnlessDiscarded,
 )
-from tethercache.cache import LayerCache, Pass, PassKind, Policy, Rope, attend, remember
+from tethercache.cache import LayerCache, Pass, PassKind, Policy, Rope
+from tethercache.cache.attention import attend, remember
 
 DEFAULT_STREAM = "main"
 

@@ -1,6 +1,7 @@
 """What is timed: models of several sizes, from one block to the whole.
 
-Axes: latents `[B, C, F, h, w]`; a token is a patch of 2 x 2 latent pixels.
+Axes: latents `[B, C, F, h, w]`; a token is a patch of 2 x 2 latent pixels. To list the cases takes
+neither torch nor diffusers; to build a model does.
 """
 
 from __future__ import annotations
@@ -8,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
-
-import torch
-from diffusers import AutoencoderKLWan, FlowMatchLCMScheduler, WanTransformer3DModel
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from tethercache.models import Settings
-from tethercache.rollout import Steps
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from torch import Tensor
+
+    from tethercache.rollout import Steps
+
+MIN_CHUNKS = 7
+"""Timed chunks below which a median says little."""
 
 PROMPT = "a red ball rolling over grass"
 
@@ -54,6 +60,10 @@ class Model:
 
     def steps(self) -> Steps:
         """The noise levels of the denoising passes."""
+        from diffusers import FlowMatchLCMScheduler
+
+        from tethercache.rollout import Steps
+
         scheduler = FlowMatchLCMScheduler(shift=self.shift)
         return Steps.from_scheduler(scheduler, list(self.settings.sigmas))
 
@@ -81,7 +91,7 @@ class Case:
     limit: float = 1.05
     profiled: int = 3
     full_size: bool = False
-    dtype: torch.dtype | None = None
+    dtype: str | None = None
 
 
 def random_wan(
@@ -107,6 +117,9 @@ def random_wan(
     """
 
     def build(device: torch.device, dtype: torch.dtype) -> Model:
+        import torch
+        from diffusers import AutoencoderKLWan, WanTransformer3DModel
+
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.device(device):
             torch.manual_seed(0)
@@ -175,7 +188,7 @@ CASES: Mapping[str, Case] = {
         limit=1.02,
         profiled=2,
         full_size=True,
-        dtype=torch.bfloat16,
+        dtype="bfloat16",
     ),
 }
 """The cases by name; the last is for a GPU."""

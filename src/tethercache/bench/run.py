@@ -22,9 +22,6 @@ from tethercache.execution import ATTENTION, choose_attention
 from tethercache.policies import POLICIES
 from tethercache.policies.window import Window
 
-MIN_CHUNKS = 7
-"""Timed chunks below which a median says little."""
-
 
 def measure(
     cases: Mapping[str, Case],
@@ -62,8 +59,8 @@ def measure(
     backends: dict[str, str] = {}
     rows: list[Row] = []
     for name, case in cases.items():
-        default = torch.float32 if device.type == "cpu" else torch.bfloat16
-        chosen = dtype or case.dtype or default
+        default = "float32" if device.type == "cpu" else "bfloat16"
+        chosen = dtype or getattr(torch, case.dtype or default)
         if chosen not in peaks:
             say(f"matrix product in {_name(chosen)}")
             peaks[chosen] = matrix_peak(device, chosen)

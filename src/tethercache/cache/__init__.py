@@ -1,6 +1,5 @@
-"""The cache: tensors, the policy contract, and the attention that joins them to a backbone."""
+"""The cache: tensors and the policy contract; `attention` joins them to a backbone."""
 
-from tethercache.cache.attention import attend, remember
 from tethercache.cache.layer_cache import EMPTY, Admission, FrameStats, LayerCache
 from tethercache.cache.policy import Pass, PassKind, Policy, Read, Room
 from tethercache.cache.rope import Rope, Rotation
@@ -17,6 +16,4 @@ __all__ = [
     "Room",
     "Rope",
     "Rotation",
-    "attend",
-    "remember",
 ]

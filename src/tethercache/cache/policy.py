@@ -18,7 +18,6 @@ device (no `.item()`, no `bool(tensor)`). What depends on sizes alone is decided
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -112,7 +111,10 @@ class Policy(ABC):
 
     @abstractmethod
     def check_chunk(self, committed: int, frames: int) -> None:
-        """Raise `ValueError` unless a chunk of `frames` can follow `committed` latent frames."""
+        """Raise `ValueError` unless a chunk of `frames` can follow `committed` latent frames.
+
+        Once the budget is full, the answer depends on `frames` alone.
+        """
 
     @abstractmethod
     def make_room(self, cache: LayerCache, frames: int) -> Room:
@@ -130,10 +132,3 @@ class Policy(ABC):
     @abstractmethod
     def read(self, cache: LayerCache, pass_: Pass) -> Read:
         """Say how `pass_` reads the cache."""
-
-    def check(self, chunks: Iterable[int]) -> None:
-        """Raise `ValueError` unless the policy can serve chunks of these sizes in this order."""
-        committed = 0
-        for frames in chunks:
-            self.check_chunk(committed, frames)
-            committed += frames

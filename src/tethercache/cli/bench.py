@@ -11,13 +11,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tethercache.bench import CASES, MIN_CHUNKS, default_cases
 from tethercache.cli.device import pick_device
 from tethercache.cli.failures import FAILED, Debug
 from tethercache.cli.generate import DType, _quiet_libraries
 from tethercache.execution import ATTENTION, Execution, require_compiler
+from tethercache.policies import POLICIES
 
 if TYPE_CHECKING:
-    from tethercache.bench import Report, Row
+    from tethercache.bench.report import Report, Row
 
 CHUNKS = 9
 _WIDTH = 140
@@ -80,14 +82,10 @@ def bench(
     All contestants take turns in one process, chunk by chunk, each in the middle of a long video.
     The last line printed is JSON. Exits with 1 if the machine was too noisy to tell.
     """
-    import torch
-
-    from tethercache.bench import CASES, MIN_CHUNKS, contestants, default_cases, measure
-
+    policies = policy or ["tethercache"]
     for name in case or ():
         if name not in CASES:
             raise ValueError(f"unknown case `{name}` (known: {', '.join(CASES)})")
-    contestants(policy or ["tethercache"])
     if chunks < MIN_CHUNKS:
         raise ValueError(f"--chunks ({chunks}) must be at least {MIN_CHUNKS}")
     if threads is not None and threads < 1:
@@ -95,6 +93,14 @@ def bench(
     if output is not None and not output.parent.is_dir():
         raise ValueError(f"--output ({output}) must lie in a folder that exists")
     Execution(attention=attention, compile=compiled)
+    for spec in policies:
+        POLICIES.parse(spec)
+
+    import torch
+
+    from tethercache.bench.run import contestants, measure
+
+    contestants(policies)
     place = torch.device(pick_device(device))
     if compiled:
         require_compiler(place)
@@ -104,7 +110,7 @@ def bench(
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     report = measure(
         {name: CASES[name] for name in case or default_cases(place)},
-        policy or ["tethercache"],
+        policies,
         device=place,
         dtype=None if dtype is None else getattr(torch, dtype.value),
         chunks=chunks,

@@ -43,6 +43,7 @@ from tethercache.execution import (
 )
 from tethercache.models import Settings, fetch, find
 from tethercache.policies import POLICIES
+from tethercache.request import check_length, plan_video
 
 DEFAULT_SECONDS = 10.0
 _SPEED = "Speed"
@@ -206,13 +207,6 @@ def generate(
     Frames are written as they are made: the unfinished video is NAME.partial.mp4 and can be
     watched. Beside each video stands NAME.json with all that is needed to make it again.
     """
-    from tethercache.backbones.lora import require_peft
-    from tethercache.models.sizes import head_dim
-    from tethercache.pipeline import plan_video
-    from tethercache.video import TileSize, check_target, sidecar_path
-    from tethercache.video import channels_last as lay_out
-    from tethercache.video.files import check_free
-
     execution = Execution(attention, compiled, overlap, decoder)
     texts = _read_prompts(prompt, prompts)
     if num_samples < 1:
@@ -223,12 +217,15 @@ def generate(
         seconds = DEFAULT_SECONDS
     length: dict[str, Any] = {"num_seconds": seconds, "num_latent_frames": latent_frames}
 
-    # everything that can be wrong is found out before the weights are loaded
+    check_length(**length)
+
+    # everything that can be wrong is found out before the weights are loaded, and what needs no
+    # library before the libraries
     found = find(model)
-    chosen = POLICIES.parse(policy or found.policy)
     limit = parse_vram(vram)
     loras = parse_loras(lora or [])
     clip = read_prefix(prefix) if prefix is not None else None
+    chosen = POLICIES.parse(policy or found.policy)
     if found.settings is not None:
         plan_video(found.settings, chosen, prefix=prefix_latents(clip, found.settings), **length)
     if watch_drift:
@@ -236,6 +233,12 @@ def generate(
     place = pick_device(device)
     if compiled:
         require_compiler(place)
+
+    from tethercache.backbones.lora import require_peft
+    from tethercache.models.sizes import head_dim
+    from tethercache.video import check_target, sidecar_path
+    from tethercache.video.files import check_free
+
     jobs = _jobs(texts, num_samples, output)
     for job in jobs:
         check_target(job.path, overwrite=overwrite)
@@ -260,6 +263,8 @@ def generate(
     import torch
 
     from tethercache.pipeline import CausalVideoPipeline
+    from tethercache.video import TileSize
+    from tethercache.video import channels_last as lay_out
 
     execution = replace(
         execution,

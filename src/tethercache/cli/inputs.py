@@ -84,10 +84,11 @@ def prefix_latents(clip: Clip | None, settings: Settings) -> int:
     Raises:
         ValueError: if its size is not that of the video.
     """
-    from tethercache.conditioning import prefix_frames
-
     if clip is None:
         return 0
+
+    from tethercache.conditioning import prefix_frames
+
     if (clip.width, clip.height) != (settings.width, settings.height):
         raise ValueError(
             f"--prefix is {clip.width}x{clip.height}, but this model makes {settings.width}x"

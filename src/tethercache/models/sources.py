@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError
+import huggingface_hub
 
 from tethercache.errors import DamagedModelError, MissingModelError
 from tethercache.models.presets import BASE, BASE_PARTS, PRESETS, HubFile, Preset
@@ -174,8 +173,8 @@ def fetch_file(file: HubFile, weights_dir: Path | None = None) -> Path:
     if (cached := present(file)) is not None:
         return cached
     try:
-        return Path(hf_hub_download(file.repository, file.path))
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        return Path(huggingface_hub.hf_hub_download(file.repository, file.path))
+    except (huggingface_hub.errors.HfHubHTTPError, OSError, ValueError) as error:
         raise _unavailable(f"`{file.path}` of {file.repository}", file.size, error) from error
 
 
@@ -188,7 +187,7 @@ def present(file: HubFile, weights_dir: Path | None = None) -> Path | None:
     """Where a file of the hub is on this machine, or None; asks nobody."""
     if weights_dir is not None:
         return next((path for path in _places(weights_dir, file) if path.is_file()), None)
-    found = try_to_load_from_cache(file.repository, file.path)
+    found = huggingface_hub.try_to_load_from_cache(file.repository, file.path)
     return Path(found) if isinstance(found, str) else None
 
 
@@ -275,8 +274,8 @@ def _fetch_pipeline(
     if weights_dir is None and _lacking(folder, parts):
         allowed = [_INDEX, *(f"{part}/{kind}" for part in parts for kind in _KINDS)]
         try:
-            folder = Path(snapshot_download(repository, allow_patterns=allowed))
-        except (HfHubHTTPError, OSError, ValueError) as error:
+            folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=allowed))
+        except (huggingface_hub.errors.HfHubHTTPError, OSError, ValueError) as error:
             raise _unavailable(repository, None, error) from error
     if lacking := _lacking(folder, parts):
         raise MissingModelError(

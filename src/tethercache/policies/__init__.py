@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from tethercache.cache import Policy
+from typing import TYPE_CHECKING
+
 from tethercache.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from tethercache.cache import Policy
 
 POLICIES: Registry[Policy] = Registry(
     "policy",

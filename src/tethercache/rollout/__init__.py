@@ -1,9 +1,16 @@
 """Rollout: from noise to clean latent chunks."""
 
-from tethercache.rollout.loop import rollout
-from tethercache.rollout.noise import CounterNoise, NoiseSource
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tethercache.lazy import exports
 from tethercache.rollout.plan import Chunk, Plan, frames_for_seconds, latent_frames, pixel_frames
-from tethercache.rollout.sampler import Steps, denoise
+
+if TYPE_CHECKING:
+    from tethercache.rollout.loop import rollout
+    from tethercache.rollout.noise import CounterNoise, NoiseSource
+    from tethercache.rollout.sampler import Steps, denoise
 
 __all__ = [
     "Chunk",
@@ -17,3 +24,15 @@ __all__ = [
     "pixel_frames",
     "rollout",
 ]
+
+# what needs torch waits until it is used
+__getattr__ = exports(
+    __name__,
+    {
+        "CounterNoise": "noise",
+        "NoiseSource": "noise",
+        "Steps": "sampler",
+        "denoise": "sampler",
+        "rollout": "loop",
+    },
+)

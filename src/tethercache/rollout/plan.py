@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
-from tethercache.cache import Policy
+if TYPE_CHECKING:
+    from tethercache.cache import Policy
+
+MAX_FRAMES = 2**32 - 1
+"""Pixel frames of the longest video: an mp4 counts them with 32 bits. Eight years at 16 fps."""
 
 
 @dataclass(frozen=True)
@@ -57,26 +62,42 @@ class Plan:
 
     def __iter__(self) -> Iterator[Chunk]:
         """The chunks in order; those of the prefix never reach into the generated part."""
-        start, generated = 0, 0
-        while start < max(self.num_latent_frames, self.prefix):
-            first = self.first_chunk_size if start == 0 else None
-            frames = first or self.chunk_size
-            if start < self.prefix:
-                frames = min(frames, self.prefix - start)
-                yield Chunk(start, frames, generated=None)
-            else:
-                yield Chunk(start, frames, generated)
-                generated += 1
-            start += frames
+        generated = 0
+        for starts, frames in self._runs():
+            for start in starts:
+                if start < self.prefix:
+                    yield Chunk(start, frames, generated=None)
+                else:
+                    yield Chunk(start, frames, generated)
+                    generated += 1
+
+    def _runs(self) -> Iterator[tuple[range, int]]:
+        """The same as runs of chunks of one size: where they start, and the size."""
+        first = self.first_chunk_size or self.chunk_size
+        if self.prefix:
+            first = min(first, self.prefix)
+        yield range(1), first
+        left = max(0, self.prefix - first) % self.chunk_size  # the prefix need not be whole chunks
+        whole = max(first, self.prefix - left)
+        yield range(first, whole, self.chunk_size), self.chunk_size
+        if left:
+            yield range(whole, whole + 1), left
+        yield range(whole + left, self.num_latent_frames, self.chunk_size), self.chunk_size
 
     def check(self, policy: Policy) -> None:
-        """Raise `ValueError` if the policy cannot serve these chunks."""
-        policy.check(chunk.frames for chunk in self)
+        """Raise `ValueError` if the policy cannot serve these chunks.
+
+        Where its budget is full, a policy cannot tell one chunk from the next of the same size. So
+        it is asked only about the first chunks of a run, however long the video.
+        """
+        for starts, frames in self._runs():
+            for start in starts[: policy.budget + 1]:
+                policy.check_chunk(start, frames)
 
     @property
     def num_chunks(self) -> int:
         """The number of chunks, those of the prefix included."""
-        return sum(1 for _ in self)
+        return sum(len(starts) for starts, _ in self._runs())
 
 
 def latent_frames(num_frames: int, frames_per_latent: int = 4) -> int:
@@ -93,11 +114,22 @@ def frames_for_seconds(seconds: float, fps: float | Fraction) -> int:
     """The number of pixel frames of a video of `seconds`: round(seconds x fps), at least one.
 
     Raises:
-        ValueError: if `seconds` is not a positive, finite number or is shorter than half a frame.
+        ValueError: if `seconds` is not a positive, finite number, is shorter than half a frame or
+            longer than `MAX_FRAMES`.
     """
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"the length in seconds ({seconds}) must be a positive number")
+    check_seconds(seconds)
+    if seconds * fps > MAX_FRAMES:
+        raise ValueError(
+            f"the length in seconds ({seconds}) must be at most {float(MAX_FRAMES / fps):.10g} at "
+            f"{float(fps):g} fps: an mp4 holds no more than {MAX_FRAMES} frames"
+        )
     frames = round(seconds * fps)
     if frames < 1:
         raise ValueError(f"{seconds} seconds are less than one frame at {float(fps):g} fps")
     return frames
+
+
+def check_seconds(seconds: float) -> None:
+    """Raise `ValueError` unless `seconds` is a positive, finite number."""
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"the length in seconds ({seconds}) must be a positive number")

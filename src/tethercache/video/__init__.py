@@ -1,9 +1,11 @@
 """Latents to a finished video: streaming decode, an mp4 that plays while it grows, its record."""
 
-from tethercache.video.decode import StreamingDecoder, TileSize, channels_last, to_uint8
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tethercache.lazy import exports
 from tethercache.video.files import DiskFullError
-from tethercache.video.overlap import overlapped
-from tethercache.video.preview import PreviewDecoder
 from tethercache.video.reader import (
     UnreadableVideoError,
     VideoInfo,
@@ -20,6 +22,11 @@ from tethercache.video.sidecar import (
     write_sidecar,
 )
 from tethercache.video.writer import VideoWriter, check_target
+
+if TYPE_CHECKING:
+    from tethercache.video.decode import StreamingDecoder, TileSize, channels_last, to_uint8
+    from tethercache.video.overlap import overlapped
+    from tethercache.video.preview import PreviewDecoder
 
 __all__ = [
     "DiskFullError",
@@ -43,3 +50,16 @@ __all__ = [
     "to_uint8",
     "write_sidecar",
 ]
+
+# what needs torch waits until it is used
+__getattr__ = exports(
+    __name__,
+    {
+        "PreviewDecoder": "preview",
+        "StreamingDecoder": "decode",
+        "TileSize": "decode",
+        "channels_last": "decode",
+        "overlapped": "overlap",
+        "to_uint8": "decode",
+    },
+)

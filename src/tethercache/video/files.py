@@ -7,12 +7,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-Frames = npt.NDArray[np.uint8] | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Frames: TypeAlias = "npt.NDArray[np.uint8] | Tensor"
 """uint8 RGB frames `[F, H, W, 3]`: a numpy array or a tensor on the CPU."""
 
 
