@@ -84,7 +84,7 @@ def main() -> None:
             results.append(result)
             shown = result.get("error") and f"failed at {result['failed']}: {result['error']}"
             shown = shown or ", ".join(f"{key} {value}" for key, value in result.items())
-            print(f"{python}: {shown}", flush=True)
+            print(f"{Path(python).name}: {shown}", flush=True)
     print(json.dumps({"machine": platform.machine(), "pythons": results}))
     sys.exit(any("failed" in result for result in results))
 
