@@ -16,7 +16,7 @@ from tethercache.cli.device import free_memory, pick_device
 from tethercache.cli.failures import Debug
 from tethercache.cli.fitting import BYTES, formats
 from tethercache.cli.models import missing_files
-from tethercache.evaluation.vbench_weights import WEIGHTS, missing_weights
+from tethercache.evaluation.vbench.weights import WEIGHTS, missing_weights
 from tethercache.models import BASE, PRESETS, SHIPPED, base_lacks
 from tethercache.policies import POLICIES
 

@@ -19,29 +19,33 @@ def run(
     paths: Sequence[Path], output: Path, weights_dir: Path | None, format_: str, limit: int | None
 ) -> int:
     """Read or make the scores, write results.json and print them; returns the exit status."""
-    from tethercache.evaluation import vbench_long
     from tethercache.evaluation.measure import find_videos, rounded
+    from tethercache.evaluation.vbench.aggregate import aggregate
+    from tethercache.evaluation.vbench.documents import is_finished_run
+    from tethercache.evaluation.vbench.results import read_results
+    from tethercache.evaluation.vbench.summary import as_json
 
     if weights_dir is None:
-        if len(paths) != 1 or not paths[0].is_dir() or not vbench_long.find_results(paths[0]):
+        if len(paths) != 1 or not is_finished_run(paths[0]):
             raise ValueError(
-                "--suite vbench-long needs --weights-dir, or one folder with *_eval_results.json"
+                "--suite vbench-long needs --weights-dir to score videos, or one finished run: "
+                "a folder with *_eval_results.json, a zip of it or one such file"
             )
         if limit is not None:
             raise ValueError("--limit belongs to videos, not to finished results")
-        scores = vbench_long.read_results(paths[0])
+        scores = read_results(paths[0])
         incomplete = bool(scores.problems)
     else:
         if not weights_dir.is_dir():
             raise ValueError(f"--weights-dir ({weights_dir}) must be a folder")
-        from tethercache.evaluation.vbench_score import score_videos
-        from tethercache.evaluation.vbench_weights import WEIGHTS
+        from tethercache.evaluation.vbench.score import score_videos
+        from tethercache.evaluation.vbench.weights import WEIGHTS
 
         videos = find_videos(paths)[:limit]
         scores = score_videos(videos, weights_dir, output / "vbench", device=_device())
-        scored = vbench_long.aggregate(scores).scores
+        scored = aggregate(scores).scores
         incomplete = bool(scores.problems) or any(name not in scored for name in WEIGHTS)
-    made = vbench_long.as_json(scores)
+    made = as_json(scores)
     output.mkdir(parents=True, exist_ok=True)
     text = json.dumps(rounded(made, digits=17), indent=1, ensure_ascii=False) + "\n"
     (output / "results.json").write_text(text, encoding="utf-8")
@@ -84,6 +88,7 @@ def _print_tables(made: dict[str, Any]) -> None:
     for row in _rows(made):
         table.add_row(*row)
     console.print(table)
+    console.soft_wrap = True
     for dimension, drift in made["quality_drift"].items():
         for protocol, found in drift["protocols"].items():
             span = found["interval"]
@@ -96,10 +101,17 @@ def _print_tables(made: dict[str, Any]) -> None:
                 markup=False,
             )
     for name, entry in made["dimensions"].items():
+        said = [entry["made_of"]] if "made_of" in entry else []
         if "clip_to_clip" in entry:
-            console.print(f"{name}: raw similarity between clips {entry['clip_to_clip']:.4f}")
+            said.append(f"raw similarity between clips {entry['clip_to_clip']:.4f}")
+        if said:
+            console.print(f"{name}: {'; '.join(said)}", highlight=False, markup=False)
+    for note in made["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False)
     if made["partial"]:
-        console.print(f"partial: {len(made['missing'])} dimensions are missing, so no total:")
+        count = len(made["missing"])
+        are = "dimension is" if count == 1 else "dimensions are"
+        console.print(f"partial: {count} {are} missing, so no total:")
         for name, reason in made["missing"].items():
             console.print(f"  {name}: {reason}", highlight=False, markup=False)
 
@@ -116,8 +128,8 @@ def _print_rows(made: dict[str, Any], format_: str) -> None:
 
 def list_dimensions(weights_dir: Path | None, format_: str) -> int:
     """List the dimensions, the files that each needs, and which of them are there."""
-    from tethercache.evaluation.vbench_long import DIMENSIONS
-    from tethercache.evaluation.vbench_weights import WEIGHTS, missing_weights
+    from tethercache.evaluation.vbench.dimensions import DIMENSIONS
+    from tethercache.evaluation.vbench.weights import WEIGHTS, missing_weights
 
     lacking = missing_weights(weights_dir) if weights_dir else {}
     entries = []

@@ -23,15 +23,10 @@ import torch
 
 from tethercache.evaluation.measure import file_hash
 from tethercache.evaluation.metrics.frame import Image
-from tethercache.evaluation.vbench_long import (
-    DIMENSIONS,
-    FUSED,
-    ClipScore,
-    Run,
-    consistency,
-    split_video,
-)
-from tethercache.evaluation.vbench_weights import BETWEEN, WEIGHTS, missing_weights
+from tethercache.evaluation.vbench.aggregate import ClipScore, Run, consistency
+from tethercache.evaluation.vbench.clips import split_video
+from tethercache.evaluation.vbench.dimensions import DIMENSIONS, FUSED
+from tethercache.evaluation.vbench.weights import BETWEEN, WEIGHTS, missing_weights
 from tethercache.video import UnreadableVideoError, read_frames
 from tethercache.video.files import write_atomically
 
