@@ -14,14 +14,14 @@ SOURCE = ROOT / "src/tethercache"
 MAY_IMPORT = {
     "cache": set(),
     "policies": {"cache"},
-    "backbones": {"cache"},
+    "backbones": {"cache", "policies"},
     "rollout": {"backbones", "cache"},
     "video": set(),
     "conditioning": {"video"},
     "memory": set(),
     "execution": set(),
     "models": {"backbones", "memory"},
-    "request": {"cache", "models", "rollout"},
+    "request": {"cache", "models", "policies", "rollout"},
     "pipeline": {
         "backbones",
         "cache",
@@ -59,7 +59,7 @@ MAY_IMPORT = {
         "video",
     },
 }
-FREE = {"alignment", "errors", "lazy", "registry", "__version__"}
+FREE = {"alignment", "arguments", "errors", "lazy", "registry", "__version__"}
 
 
 def _imports(path: Path) -> set[str]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.toys import toy_pipeline
+from tethercache.backbones import attach
 from tethercache.conditioning import encode_prompts
 from tethercache.errors import DamagedModelError, MissingModelError
 from tethercache.execution import Execution
@@ -20,7 +21,7 @@ from tethercache.pipeline import CausalVideoPipeline
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
 from tethercache.request import plan_video
-from tethercache.video import StreamingDecoder
+from tethercache.video import StreamingDecoder, TileSize
 
 PROMPT = "a red ball rolling over grass"
 POLICY = TetherCache(sink=1, memory=2, recent=3)
@@ -53,7 +54,7 @@ def test_the_call_is_the_stream_collected(pipe: CausalVideoPipeline) -> None:
     assert pipe(PROMPT, output_type="pt", **options).frames.shape == (1, 48, 3, 16, 16)
     assert pipe(PROMPT, output_type="pil", **options).frames[0][0].size == (16, 16)
     latents = pipe(PROMPT, output_type="latent", **options).frames
-    assert latents.shape == (1, 4, 15, 4, 4)
+    assert latents.shape == (1, 4, 13, 4, 4)  # the fewest that cover 48 frames
     with pytest.raises(ValueError, match="output_type"):
         pipe(PROMPT, output_type="gif", **options)
 
@@ -86,28 +87,131 @@ def test_a_prefix_comes_first_and_is_not_changed(pipe: CausalVideoPipeline) -> N
     assert not torch.equal(latents, torch.cat(list(pipe.stream(PROMPT, **options)), dim=2))
 
 
+NAN = torch.zeros(1, 4, 3, 4, 4)
+NAN[0, 1, 2, 3, 0] = float("nan")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": " "}, "must not be empty"),
-        ({"prompt": []}, "must not be empty"),
-        ({"samples": [0, 1]}, "`samples` .2. must be as many as prompts"),
+        ({"prompt": " "}, "`prompt` must not be empty"),
+        ({"prompt": []}, "`prompt` must not be empty"),
+        ({"prompt": 3}, r"`prompt` \(3\) must be a text or a list of texts"),
+        ({"prompt": [PROMPT, None]}, r"`prompt` \(None\) must be a text"),
+        ({"samples": [0, 1]}, r"`samples` \(2\) must be as many as prompts \(1\)"),
+        ({"samples": []}, r"`samples` \(0\) must be as many as prompts"),
+        ({"samples": 1}, r"`samples` \(1\) must be a list of whole numbers"),
+        ({"samples": [-1]}, r"`samples\[0\]` \(-1\) must be a whole number from 0"),
+        ({"samples": [0.0]}, r"`samples\[0\]` \(0.0\) must be a whole number"),
+        ({"seed": 1.5}, r"`seed` \(1.5\) must be a whole number"),
+        ({"seed": True}, r"`seed` \(True\) must be a whole number"),
+        ({"seed": 2**64}, r"`seed` \(18446744073709551616\) must be a whole number from -9"),
+        ({"seed": "1"}, r"`seed` \('1'\) must be a whole number"),
         ({"num_seconds": -1}, "must be a positive number"),
+        ({"num_seconds": float("nan")}, r"`num_seconds` \(nan\) must be a positive number"),
+        ({"num_seconds": float("inf")}, "must be a positive number"),
+        ({"num_seconds": "3"}, r"`num_seconds` \('3'\) must be a positive number"),
+        ({"num_seconds": True}, "must be a positive number"),
+        ({"num_seconds": 0.01}, "less than one frame"),
         ({"num_latent_frames": 3}, "one of the two"),
-        ({"prompt_embeds": torch.zeros(2, 8, 16)}, "`prompt_embeds` .2. must be as many as"),
+        ({"num_seconds": None, "num_latent_frames": 3.0}, r"\(3.0\) must be a whole number"),
+        ({"num_seconds": None, "num_latent_frames": 0}, "of at least 1"),
+        ({"policy": "sinc"}, "unknown policy `sinc`; did you mean `sink`"),
+        ({"policy": 3}, r"`policy` \(3\) must be a policy or a spec of tethercache"),
+        ({"policy": Window}, "must be a policy or a spec"),
+        ({"keep_rotated": 1}, r"`keep_rotated` \(1\) must be True or False"),
+        ({"latents": "no"}, r"`latents` \('no'\) must be True or False"),
+        ({"tile": 256}, r"`tile` \(256\) must be a `TileSize`"),
+        ({"tile": TileSize(10, 10, 10, 10)}, r"`tile.height` \(10\) must be a multiple of 4"),
+        ({"execution": "fast"}, r"`execution` \('fast'\) must be an `Execution`"),
+        (
+            {"prompt_embeds": torch.zeros(2, 6, 8)},
+            r"`prompt_embeds` \(2, 6, 8\) must be \[1, L, 8\]",
+        ),
+        (
+            {"prompt_embeds": torch.zeros(1, 6, 9)},
+            r"`prompt_embeds` \(1, 6, 9\) must be \[1, L, 8\]",
+        ),
+        ({"prompt_embeds": torch.zeros(1, 0, 8)}, r"must be \[1, L, 8\]"),
+        ({"prompt_embeds": torch.zeros(6, 8)}, r"must be \[1, L, 8\]"),
+        ({"prompt_embeds": torch.zeros(1, 6, 8).long()}, "must be of a floating-point dtype"),
+        ({"prompt_embeds": torch.full((1, 6, 8), torch.inf)}, r"holds 48 .* first at \[0, 0, 0\]"),
+        ({"prompt_embeds": [1.0]}, r"`prompt_embeds` \(\[1.0\]\) must be a tensor"),
         (
             {"prompt": [PROMPT] * 2, "prefix_latents": torch.zeros(1, 4, 3, 4, 4)},
             r"`prefix_latents` .1, 4, 3, 4, 4. must be .2, 4, F, 4, 4.",
         ),
         ({"prefix_latents": torch.zeros(1, 4, 3, 8, 4)}, "must be .1, 4, F, 4, 4."),
         ({"prefix_latents": torch.zeros(4, 3, 4, 4)}, "must be .1, 4, F, 4, 4."),
+        ({"prefix_latents": torch.zeros(1, 4, 0, 4, 4)}, "must be .1, 4, F, 4, 4."),
+        (
+            {"prefix_latents": NAN},
+            r"`prefix_latents` .* holds 1 .*, the first at \[0, 1, 2, 3, 0\]",
+        ),
     ],
 )
-def test_mistakes_are_named(
+def test_mistakes_are_named_at_the_call(
     pipe: CausalVideoPipeline, options: dict[str, object], message: str
 ) -> None:
+    options = {"policy": POLICY, "num_seconds": 3} | options
     with pytest.raises(ValueError, match=message):
-        stream(pipe, **options)
+        pipe.stream(options.pop("prompt", PROMPT), **options)  # nothing is asked for yet
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ({"height": 100}, r"`height` \(100\) must be a multiple of 8 pixels"),
+        ({"height": 4}, r"`height` \(4\) must be a multiple of 8 pixels"),
+        ({"width": 60}, r"`width` \(60\) must be a multiple of 8 pixels"),
+        ({"height": 0}, r"`height` \(0\) must be a whole number from 1"),
+        ({"width": 16.0}, r"`width` \(16.0\) must be a whole number"),
+        ({"chunk_size": "3"}, r"`chunk_size` \('3'\) must be a whole number"),
+        ({"sigmas": [1.0, float("nan")]}, r"`sigmas\[1\]` \(nan\) must be a finite number"),
+        ({"sigmas": []}, "`sigmas` must be 1 to"),
+        ({"sigmas": [0.5, 0.75]}, "`sigmas` .* must fall"),
+    ],
+)
+def test_settings_that_do_not_fit_the_model_are_named(
+    size: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        toy_pipeline(**size).stream(PROMPT, num_seconds=1)
+
+
+def test_a_policy_may_be_a_spec_wherever_one_is_taken(pipe: CausalVideoPipeline) -> None:
+    expected = stream(pipe, policy=Window(window=6))
+    assert torch.equal(stream(pipe, policy="fifo:window=6"), expected)
+    video = pipe(PROMPT, policy="fifo:window=6", num_seconds=3, output_type="pt").frames
+    assert torch.equal(video.permute(0, 1, 3, 4, 2).mul(255).round().byte(), expected)
+    plan = plan_video(pipe.settings, "fifo:window=6", num_seconds=3)
+    embeds = pipe.encode_prompt([PROMPT])
+    assert next(pipe.stream_latents(plan.chunks, embeds, "fifo:window=6")).shape[2] == 3
+    with attach(pipe.transformer, "fifo:window=6") as session:
+        assert session.policy == Window(window=6)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(pipe: CausalVideoPipeline) -> None:
+    given = {"seed": np.int64(3), "samples": np.array([2]), "num_seconds": np.float32(3)}
+    assert torch.equal(stream(pipe, **given), stream(pipe, seed=3, samples=[2]))
+    assert torch.equal(stream(pipe, seed=torch.tensor(3)), stream(pipe, seed=3))
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 10])
+def test_latents_are_as_many_as_asked_for(pipe: CausalVideoPipeline, length: int) -> None:
+    options = {"policy": POLICY, "num_latent_frames": length}
+    assert pipe(PROMPT, output_type="latent", **options).frames.shape[2] == length
+    assert stream(pipe, num_seconds=None, **options).shape[1] == 4 * length - 3
+
+
+def test_embeddings_are_converted_to_the_dtype_of_the_transformer() -> None:
+    small = toy_pipeline().to(torch.bfloat16)
+    embeds = small.encode_prompt([PROMPT])
+    expected = stream(small, prompt_embeds=embeds)
+    assert torch.equal(stream(small, prompt_embeds=embeds.float()), expected)
+    small.register_modules(text_encoder=None)
+    with pytest.raises(ValueError, match="`prompt_embeds` must be given"):
+        small.stream(PROMPT, num_seconds=3)
 
 
 def test_no_step_keeps_gradients() -> None:

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tethercache.arguments import flag, one_of
 from tethercache.errors import MissingToolError
 
 if TYPE_CHECKING:
@@ -55,10 +56,8 @@ class Execution:
             ("overlap", ("auto", "on", "off")),
             ("decoder", ("vae", "preview")),
         ):
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(
-                    f"`{name}` ({value}) must be {', '.join(allowed[:-1])} or {allowed[-1]}"
-                )
+            one_of(name, getattr(self, name), allowed)
+        flag("compile", self.compile)
 
 
 def choose_attention(

@@ -11,7 +11,7 @@ The call is the stream, collected. Axes: latents `[B, C, F, h, w]`, frames `[B, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tethercache.alignment import align, aligned
+from tethercache.arguments import flag, float_tensor, instance, one_of, texts
 from tethercache.backbones import attach
 from tethercache.backbones.lora import merge_lora, require_peft
 from tethercache.backbones.weights import load_transformer
@@ -41,7 +42,7 @@ from tethercache.execution import (
     require_compiler,
 )
 from tethercache.models import Parts, Settings, fetch, find
-from tethercache.policies.tethercache import TetherCache
+from tethercache.policies import as_policy
 from tethercache.request import VideoPlan, plan_video
 from tethercache.rollout import CounterNoise, Plan, Steps, rollout
 from tethercache.video import (
@@ -76,6 +77,27 @@ class CausalVideoOutput(BaseOutput):
     """
 
     frames: Any
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a caller asked for, checked and complete.
+
+    Attributes:
+        prompts: one a sample.
+        policy: what the model remembers.
+        plan: chunks and length.
+        noise: seed and samples.
+        prefix_latents: clean latents `[B, C, F, h, w]` to start from, or None.
+        prompt_embeds: text embeddings `[B, L, C_text]`, or None to encode the prompts.
+    """
+
+    prompts: list[str]
+    policy: Policy
+    plan: VideoPlan
+    noise: CounterNoise
+    prefix_latents: Tensor | None
+    prompt_embeds: Tensor | None
 
 
 class CausalVideoPipeline(DiffusionPipeline):
@@ -132,7 +154,7 @@ class CausalVideoPipeline(DiffusionPipeline):
             height=height,
             width=width,
             fps=fps,
-            sigmas=sigmas or list(Settings.sigmas),
+            sigmas=list(Settings.sigmas if sigmas is None else sigmas),
             context_noise=context_noise,
             max_sequence_length=max_sequence_length,
         )
@@ -214,10 +236,10 @@ class CausalVideoPipeline(DiffusionPipeline):
         self,
         plan: Plan,
         prompt_embeds: Tensor,
-        policy: Policy,
+        policy: Policy | str,
         *,
         seed: int = 0,
-        samples: list[int] | None = None,
+        samples: Sequence[int] | None = None,
         prefix_latents: Tensor | None = None,
         keep_rotated: bool = True,
         execution: Execution | None = None,
@@ -240,7 +262,7 @@ class CausalVideoPipeline(DiffusionPipeline):
                 session,
                 plan,
                 Steps.from_scheduler(self.scheduler, list(config.sigmas)),
-                CounterNoise(seed, samples or list(range(prompt_embeds.shape[0]))),
+                CounterNoise(seed, range(len(prompt_embeds)) if samples is None else samples),
                 prompt_embeds,
                 latent_size=self._latent_size,
                 context_noise=config.context_noise,
@@ -275,127 +297,160 @@ class CausalVideoPipeline(DiffusionPipeline):
         take_turns = any(hasattr(model, "_hf_hook") for model in (self.transformer, self.vae))
         return first and not (others and take_turns)
 
-    @torch.no_grad()
     def stream(
         self,
-        prompt: str | list[str],
+        prompt: str | Sequence[str],
         *,
         num_seconds: float | None = None,
         num_latent_frames: int | None = None,
-        policy: Policy | None = None,
+        policy: Policy | str | None = None,
         seed: int = 0,
-        samples: list[int] | None = None,
+        samples: Sequence[int] | None = None,
         prefix_latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
         tile: TileSize | None = None,
         keep_rotated: bool = True,
         latents: bool = False,
         execution: Execution | None = None,
-    ) -> Iterator[Tensor]:
+    ) -> Generator[Tensor, None, None]:
         """Generate and yield chunk by chunk; memory does not grow with the length.
+
+        Arguments are checked at the call, before anything is computed.
 
         Args:
             prompt: one prompt, or one a sample.
             num_seconds: length in seconds.
             num_latent_frames: length in latent frames instead.
-            policy: what the model remembers; default `TetherCache()`.
-            seed: of the counter-based noise.
-            samples: sample number of each prompt (part of the noise's name); default 0, 1, ...
+            policy: what the model remembers, or its spec, such as `sink:window=12`; default
+                `tethercache`.
+            seed: of the counter-based noise, from -2 ** 63 to 2 ** 64 - 1.
+            samples: sample number of each prompt (part of the noise's name), 0 or more; default
+                0, 1, ...
             prefix_latents: clean, normalised latents `[B, C, F, h, w]` that the video starts with.
             prompt_embeds: what `encode_prompt` made of the prompts, so that the text encoder need
-                not be there any more.
+                not be there any more. They are converted to the transformer's dtype and device.
             tile: decode in spatial tiles of this size.
             keep_rotated: see `attach`; False saves a third of the cache's memory.
             latents: yield clean latents `[B, C, F, h, w]` and do not decode.
             execution: how it is computed: attention backend, compiled code, overlap, preview.
 
-        Yields:
-            uint8 frames `[B, F, H, W, 3]` on the CPU; all together exactly the length asked for.
+        Returns:
+            A generator of uint8 frames `[B, F, H, W, 3]` on the CPU, or of latents. All together
+            are exactly the length asked for; of a length in seconds, that is the fewest latent
+            frames which cover it.
+
+        Raises:
+            ValueError: see `check_inputs`.
+            MissingToolError: if code is to be compiled and no compiler is there.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        policy, execution = policy or TetherCache(), execution or Execution()
-        plan = self.check_inputs(
-            prompts,
+        execution = Execution() if execution is None else execution
+        inputs = self.check_inputs(
+            prompt,
             policy,
             num_seconds=num_seconds,
             num_latent_frames=num_latent_frames,
+            seed=seed,
             samples=samples,
             prefix_latents=prefix_latents,
             prompt_embeds=prompt_embeds,
         )
+        flag("keep_rotated", keep_rotated)
+        instance("execution", execution, Execution, "an `Execution`")
+        if tile is not None:
+            instance("tile", tile, TileSize, "a `TileSize`")
+        decoder = None if flag("latents", latents) else self.decoder(tile=tile, execution=execution)
+        if execution.compile:
+            require_compiler(self._execution_device)
+        return self._generate(inputs, decoder, keep_rotated, execution)
+
+    @torch.no_grad()
+    def _generate(
+        self,
+        inputs: Inputs,
+        decoder: StreamingDecoder | PreviewDecoder | None,
+        keep_rotated: bool,
+        execution: Execution,
+    ) -> Generator[Tensor, None, None]:
+        """Frames of the decoder, or latents without one, cut to the length."""
+        embeds = inputs.prompt_embeds
+        if embeds is None:
+            embeds = self.encode_prompt(inputs.prompts)
         chunks = self.stream_latents(
-            plan.chunks,
-            self.encode_prompt(prompts) if prompt_embeds is None else prompt_embeds,
-            policy,
-            seed=seed,
-            samples=samples,
-            prefix_latents=prefix_latents,
+            inputs.plan.chunks,
+            embeds.to(self._execution_device, self.transformer.dtype),
+            inputs.policy,
+            seed=inputs.noise.seed,
+            samples=inputs.noise.samples,
+            prefix_latents=inputs.prefix_latents,
             keep_rotated=keep_rotated,
             execution=execution,
         )
-        if latents:
-            yield from chunks
+        if decoder is None:
+            yield from _first(inputs.plan.chunks.num_latent_frames, chunks, dim=2)
             return
-        decoder = self.decoder(tile=tile, execution=execution)
 
         def decode(chunk: Tensor) -> Tensor:
             return to_uint8(decoder.decode(chunk)).cpu()
 
         each = overlapped if self._overlaps(execution) else _one_by_one
-        left = plan.num_frames
-        for frames in each(chunks, decode):
-            frames = frames[:, :left]
-            left -= frames.shape[1]
-            if frames.shape[1]:
-                yield frames
+        yield from _first(inputs.plan.num_frames, each(chunks, decode), dim=1)
 
     def check_inputs(
         self,
-        prompts: list[str],
-        policy: Policy,
+        prompt: str | Sequence[str],
+        policy: Policy | str | None = None,
         *,
-        num_seconds: float | None,
-        num_latent_frames: int | None,
-        samples: list[int] | None = None,
+        num_seconds: float | None = None,
+        num_latent_frames: int | None = None,
+        seed: int = 0,
+        samples: Sequence[int] | None = None,
         prefix_latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
-    ) -> VideoPlan:
-        """Check everything that a caller may get wrong; returns the plan.
+    ) -> Inputs:
+        """Check everything that a caller may get wrong; the arguments are those of `stream`.
 
         Raises:
             ValueError: naming the argument, the rule and the value.
         """
-        if not prompts or any(not text.strip() for text in prompts):
-            raise ValueError("`prompt` must not be empty")
-        if samples is not None and len(samples) != len(prompts):
+        prompts, config = texts("prompt", prompt), self.transformer.config
+        noise = CounterNoise(seed, range(len(prompts)) if samples is None else samples)
+        if len(noise.samples) != len(prompts):
             raise ValueError(
-                f"`samples` ({len(samples)}) must be as many as prompts ({len(prompts)})"
+                f"`samples` ({len(noise.samples)}) must be as many as prompts ({len(prompts)})"
             )
-        if prompt_embeds is not None and prompt_embeds.shape[0] != len(prompts):
-            raise ValueError(
-                f"`prompt_embeds` ({prompt_embeds.shape[0]}) must be as many as prompts "
-                f"({len(prompts)})"
-            )
+        if prompt_embeds is not None:
+            float_tensor("prompt_embeds", prompt_embeds, (len(prompts), "L", config.text_dim))
+        elif self.text_encoder is None:
+            raise ValueError("`prompt_embeds` must be given, for the pipeline has no text encoder")
+        settings = self.settings
+        self._check_size(settings)
         if prefix_latents is not None:
-            given = tuple(prefix_latents.shape)
-            channels = self.transformer.config.in_channels
-            if given != (len(prompts), channels, *given[2:3], *self._latent_size):
-                height, width = self._latent_size
-                raise ValueError(
-                    f"`prefix_latents` {given} must be [{len(prompts)}, {channels}, F, {height}, "
-                    f"{width}]"
-                )
-        return plan_video(
-            self.settings,
+            shape = (len(prompts), config.in_channels, "F", *self._latent_size)
+            float_tensor("prefix_latents", prefix_latents, shape)
+        policy = as_policy("tethercache" if policy is None else policy)
+        plan = plan_video(
+            settings,
             policy,
             num_seconds=num_seconds,
             num_latent_frames=num_latent_frames,
             prefix=0 if prefix_latents is None else prefix_latents.shape[2],
             frames_per_latent=self.vae.config.scale_factor_temporal,
         )
+        return Inputs(prompts, policy, plan, noise, prefix_latents, prompt_embeds)
+
+    def _check_size(self, settings: Settings) -> None:
+        """Raise `ValueError` unless frames are whole patches of whole latents."""
+        scale = self.vae.config.scale_factor_spatial
+        _, rows, columns = self.transformer.config.patch_size
+        for name, patch in (("height", rows), ("width", columns)):
+            if (size := getattr(settings, name)) % (scale * patch):
+                raise ValueError(
+                    f"`{name}` ({size}) must be a multiple of {scale * patch} pixels: patches of "
+                    f"{patch} latents, each {scale} pixels wide"
+                )
 
     def __call__(
-        self, prompt: str | list[str], *, output_type: str = "np", **options: Any
+        self, prompt: str | Sequence[str], *, output_type: str = "np", **options: Any
     ) -> CausalVideoOutput:
         """Generate whole videos; for long ones prefer `stream`, which does not collect frames.
 
@@ -407,8 +462,7 @@ class CausalVideoPipeline(DiffusionPipeline):
         Returns:
             `CausalVideoOutput` with `frames`.
         """
-        if output_type not in ("np", "pt", "pil", "latent"):
-            raise ValueError(f"`output_type` ({output_type}) must be np, pt, pil or latent")
+        one_of("output_type", output_type, ("np", "pt", "pil", "latent"))
         if output_type == "latent":
             return CausalVideoOutput(
                 torch.cat(list(self.stream(prompt, latents=True, **options)), 2)
@@ -418,9 +472,21 @@ class CausalVideoPipeline(DiffusionPipeline):
         return CausalVideoOutput(self.video_processor.postprocess_video(scaled, output_type))
 
 
+def _first(
+    length: int, pieces: Generator[Tensor, None, None], dim: int
+) -> Generator[Tensor, None, None]:
+    """The first `length` frames of all pieces together."""
+    with closing(pieces):
+        for piece in pieces:
+            kept = piece.narrow(dim, 0, min(length, piece.shape[dim]))
+            length -= kept.shape[dim]
+            if kept.shape[dim]:
+                yield kept
+
+
 def _one_by_one(
     source: Generator[Tensor, None, None], work: Callable[[Tensor], Tensor]
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """What `overlapped` does, in one thread."""
     with closing(source):
         yield from map(work, source)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tethercache.arguments import positive, whole_number
+from tethercache.policies import as_policy
 from tethercache.rollout import Plan, frames_for_seconds, latent_frames, pixel_frames
-from tethercache.rollout.plan import MAX_FRAMES, check_seconds
+from tethercache.rollout.plan import MAX_FRAMES
 
 if TYPE_CHECKING:
     from tethercache.cache import Policy
@@ -28,7 +30,7 @@ class VideoPlan:
 
 def plan_video(
     settings: Settings,
-    policy: Policy,
+    policy: Policy | str,
     *,
     num_seconds: float | None = None,
     num_latent_frames: int | None = None,
@@ -39,7 +41,7 @@ def plan_video(
 
     Args:
         settings: how the model was trained to be used.
-        policy: what it shall remember.
+        policy: what it shall remember, or its spec.
         num_seconds: length in seconds; gives exactly round(num_seconds x fps) frames.
         num_latent_frames: length in latent frames n instead; gives 4 n - 3 frames.
         prefix: clean latent frames given, part of the length.
@@ -49,6 +51,7 @@ def plan_video(
         ValueError: if not exactly one length is given, or sizes do not fit together.
     """
     check_length(num_seconds, num_latent_frames)
+    policy = as_policy(policy)
     if policy.budget > settings.window:
         raise ValueError(
             f"the policy's budget ({policy.budget} latent frames) must not exceed the "
@@ -62,7 +65,7 @@ def plan_video(
         num_frames = pixel_frames(num_latent_frames, frames_per_latent)
         if num_frames > MAX_FRAMES:
             raise ValueError(
-                f"the number of latent frames ({num_latent_frames}) must be at most "
+                f"`num_latent_frames` ({num_latent_frames}) must be at most "
                 f"{latent_frames(MAX_FRAMES, frames_per_latent) - 1}: an mp4 holds no more than "
                 f"{MAX_FRAMES} frames"
             )
@@ -89,6 +92,6 @@ def check_length(num_seconds: float | None, num_latent_frames: int | None) -> No
     if (num_seconds is None) == (num_latent_frames is None):
         raise ValueError("give a length in seconds or in latent frames, one of the two")
     if num_seconds is not None:
-        check_seconds(num_seconds)
-    if num_latent_frames is not None and num_latent_frames < 1:
-        raise ValueError(f"the number of latent frames ({num_latent_frames}) must be positive")
+        positive("num_seconds", num_seconds)
+    if num_latent_frames is not None:
+        whole_number("num_latent_frames", num_latent_frames, least=1)

@@ -118,7 +118,7 @@ def test_the_embeddings_of_all_prompts_wait_on_the_cpu(
         ([PROMPT, "--seconds", "nan"], 2, "must be a positive number"),
         ([PROMPT, "--seconds", "soon"], 2, "'--seconds'"),
         ([PROMPT, "--seconds", "1", "--latent-frames", "3"], 2, "not both"),
-        ([PROMPT, "--latent-frames", "0"], 2, "must be positive"),
+        ([PROMPT, "--latent-frames", "0"], 2, "must be a whole number of at least 1"),
         ([PROMPT, "--num-samples", "0"], 2, "--num-samples (0)"),
         ([PROMPT, "--policy", "tethercash"], 2, "did you mean `tethercache`"),
         ([PROMPT, "--policy", "tethercache:alfa=1"], 2, "did you mean `alpha`"),

@@ -108,13 +108,13 @@ def test_the_window_equals_the_naive_oracle_or_refuses(
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"sink": -1}, "`sink` (-1) must not be negative"),
-        ({"memory": -2}, "`memory` (-2) must not be negative"),
-        ({"recent": 0}, "`recent` (0) must be at least 1"),
-        ({"alpha": -0.1}, "`alpha` (-0.1) must be a number >= 0"),
-        ({"alpha": float("nan")}, "`alpha` (nan) must be a number >= 0"),
-        ({"tau": 1.5}, "`tau` (1.5) must lie in [0, 1]"),
-        ({"temperature": 0.0}, "`temperature` (0.0) must be a number > 0"),
+        ({"sink": -1}, "`sink` (-1) must be a whole number of at least 0"),
+        ({"memory": -2}, "`memory` (-2) must be a whole number of at least 0"),
+        ({"recent": 0}, "`recent` (0) must be a whole number of at least 1"),
+        ({"alpha": -0.1}, "`alpha` (-0.1) must be a finite number of at least 0"),
+        ({"alpha": float("nan")}, "`alpha` (nan) must be a finite number"),
+        ({"tau": 1.5}, "`tau` (1.5) must be a finite number from 0 to 1"),
+        ({"temperature": 0.0}, "`temperature` (0.0) must be a positive number"),
     ],
 )
 def test_impossible_settings_are_refused_by_name_and_value(

@@ -95,7 +95,7 @@ def test_a_policy_is_refused_if_any_chunk_does_not_suit_it(
         (Window(window=24), {"num_seconds": 1}, "must not exceed the 21"),
         (TetherCache(recent=2, memory=16), {"num_seconds": 9}, "`recent` (2) must be at least"),
         (TetherCache(memory=13), {"num_seconds": 9}, "reached by whole chunks"),
-        (Window(), {"num_latent_frames": 0}, "must be positive"),
+        (Window(), {"num_latent_frames": 0}, "must be a whole number of at least 1"),
         (Window(), {"num_seconds": 1e9}, "(1000000000.0) must be at most 268435455.9 at 16 fps"),
         (Window(), {"num_seconds": 1e300}, "must be at most"),
         (Window(), {"num_seconds": 10**400}, "must be at most"),

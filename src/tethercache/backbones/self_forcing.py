@@ -27,9 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tethercache.arguments import whole_number
 from tethercache.backbones.wan import SessionError
 from tethercache.cache import LayerCache, Pass, PassKind, Policy, Rope
 from tethercache.cache.attention import attend
+from tethercache.policies import as_policy
 
 
 @dataclass
@@ -139,14 +141,14 @@ class PipelineSession:
 
 @contextmanager
 def attach_pipeline(
-    pipeline: Any, policy: Policy, *, chunk_size: int | None = None
+    pipeline: Any, policy: Policy | str, *, chunk_size: int | None = None
 ) -> Iterator[PipelineSession]:
     """Let `policy` decide what a pipeline of the original code family remembers.
 
     Args:
         pipeline: a few-step causal pipeline: it has `generator.model.blocks`, each with a
             `self_attn`, and `denoising_step_list`.
-        policy: a cache policy, for example `TetherCache()`.
+        policy: a cache policy, for example `TetherCache()`, or its spec.
         chunk_size: the largest chunk after the first; default the pipeline's
             `num_frame_per_block`.
 
@@ -154,8 +156,11 @@ def attach_pipeline(
         The session, for a look at its caches; the pipeline is used as ever.
 
     Raises:
-        ValueError: if the pipeline has another structure.
+        ValueError: if the pipeline has another structure, or an argument is not what it has to be.
     """
+    policy = as_policy(policy)
+    if chunk_size is not None:
+        whole_number("chunk_size", chunk_size, least=1)
     blocks = getattr(getattr(getattr(pipeline, "generator", None), "model", None), "blocks", None)
     if blocks is None or not hasattr(pipeline, "denoising_step_list"):
         raise ValueError(

@@ -31,6 +31,7 @@ from diffusers.models import WanTransformer3DModel
 from torch import Tensor, nn
 
 from tethercache.alignment import align
+from tethercache.arguments import whole_number
 from tethercache.backbones.processors import (
     OncePerPrompt,
     OutsideSelfAttention,
@@ -41,6 +42,7 @@ from tethercache.backbones.processors import (
 )
 from tethercache.cache import LayerCache, Pass, PassKind, Policy, Rope
 from tethercache.cache.attention import attend, remember
+from tethercache.policies import as_policy
 
 DEFAULT_STREAM = "main"
 
@@ -290,7 +292,7 @@ def _version(tensor: Tensor) -> int:
 @contextmanager
 def attach(
     transformer: WanTransformer3DModel,
-    policy: Policy,
+    policy: Policy | str,
     *,
     chunk_size: int | None = None,
     keep_rotated: bool = True,
@@ -304,7 +306,7 @@ def attach(
     Args:
         transformer: an unmodified text-to-video model; on exit it is exactly what it was, but that
             weights on a CPU that were mapped from a file lie in memory, see `alignment`.
-        policy: a cache policy, for example `TetherCache()`.
+        policy: a cache policy, for example `TetherCache()`, or its spec.
         chunk_size: the largest chunk after the first, in latent frames. It sizes the staging slots;
             without it they are as many as the policy could ever need.
         keep_rotated: keep readable keys a second time, as attention reads them. Without it they are
@@ -318,8 +320,12 @@ def attach(
         The session, through which chunks and passes are declared.
 
     Raises:
-        ValueError: if the model takes image embeddings or patches time, which causal chunks do not.
+        ValueError: if the model takes image embeddings or patches time, which causal chunks do not,
+            or an argument is not what it has to be.
     """
+    policy = as_policy(policy)
+    if chunk_size is not None:
+        whole_number("chunk_size", chunk_size, least=1)
     config = transformer.config
     if config.image_dim is not None or config.added_kv_proj_dim is not None:
         raise ValueError("image-to-video transformers with image cross-attention are not supported")

@@ -5,6 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from tethercache.arguments import number, whole_number
+
+_MOST = {
+    "chunk_size": 1_000,
+    "window": 100_000,
+    "height": 16_384,
+    "width": 16_384,
+    "fps": 1_000,
+    "max_sequence_length": 65_536,
+}
+"""Far above every model; a configuration beyond is refused before anything is made of it."""
+
+_MOST_STEPS = 1_000
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -20,6 +34,9 @@ class Settings:
         sigmas: noise levels of the steps before the scheduler's shift.
         context_noise: timestep that the context pass is told, 0..1000.
         max_sequence_length: text tokens, padding included.
+
+    Raises:
+        ValueError: if one of them is of another type or out of its range.
     """
 
     chunk_size: int = 3
@@ -32,11 +49,29 @@ class Settings:
     context_noise: float = 0.0
     max_sequence_length: int = 512
 
+    def __post_init__(self) -> None:
+        for name, most in _MOST.items():
+            whole_number(name, getattr(self, name), 1, most)
+        if self.first_chunk_size is not None:
+            whole_number("first_chunk_size", self.first_chunk_size, 1, _MOST["chunk_size"])
+        number("context_noise", self.context_noise, 0, 1000)
+        if not isinstance(self.sigmas, tuple) or not 1 <= len(self.sigmas) <= _MOST_STEPS:
+            raise ValueError(f"`sigmas` must be 1 to {_MOST_STEPS} noise levels")
+        for i, (above, sigma) in enumerate(zip((1, *self.sigmas), self.sigmas, strict=False)):
+            if number(f"sigmas[{i}]", sigma, 0, 1) > above or not sigma:
+                raise ValueError(
+                    f"`sigmas` {self.sigmas} must fall from at most 1 and stay above 0"
+                )
+
     @classmethod
     def of(cls, config: dict[str, Any]) -> Settings:
-        """Take the settings out of a pipeline's configuration."""
+        """Take the settings out of a pipeline's configuration.
+
+        Raises:
+            ValueError: see the class.
+        """
         known = {f.name: config[f.name] for f in fields(cls) if f.name in config}
-        if "sigmas" in known:
+        if isinstance(known.get("sigmas"), list):
             known["sigmas"] = tuple(known["sigmas"])
         return cls(**known)
 

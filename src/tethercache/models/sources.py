@@ -205,7 +205,7 @@ def read_settings(folder: str | Path) -> Settings:
     """
     try:
         return Settings.of(_read_index(Path(folder)))
-    except TypeError as error:
+    except ValueError as error:
         raise DamagedModelError(f"cannot read {Path(folder) / _INDEX}: {error}") from error
 
 

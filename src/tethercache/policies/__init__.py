@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tethercache.arguments import instance
 from tethercache.registry import Entry, Registry
 
 if TYPE_CHECKING:
@@ -31,4 +32,21 @@ POLICIES: Registry[Policy] = Registry(
     },
 )
 
-__all__ = ["POLICIES"]
+
+def as_policy(policy: Policy | str) -> Policy:
+    """The policy itself, or the one that a spec such as `sink:window=12` describes.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    from tethercache.cache import Policy
+
+    if isinstance(policy, str):
+        return POLICIES.parse(policy)
+    made: Policy = instance(
+        "policy", policy, Policy, f"a policy or a spec of {', '.join(POLICIES)}"
+    )
+    return made
+
+
+__all__ = ["POLICIES", "as_policy"]

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tethercache.arguments import number, positive, whole_number
 from tethercache.cache import Admission, LayerCache, Pass, Policy, Read, Room
 from tethercache.policies import grab, tame
 
@@ -49,18 +50,12 @@ class TetherCache(Policy):
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("sink", "memory"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` ({getattr(self, name)}) must not be negative")
-        if self.recent < 1:
-            raise ValueError(f"`recent` ({self.recent}) must be at least 1")
-        # written so that NaN fails too
-        if not (0 <= self.alpha < float("inf")):
-            raise ValueError(f"`alpha` ({self.alpha}) must be a number >= 0")
-        if not (0 <= self.tau <= 1):
-            raise ValueError(f"`tau` ({self.tau}) must lie in [0, 1]")
-        if not (0 < self.temperature < float("inf")):
-            raise ValueError(f"`temperature` ({self.temperature}) must be a number > 0")
+        whole_number("sink", self.sink, least=0)
+        whole_number("memory", self.memory, least=0)
+        whole_number("recent", self.recent, least=1)
+        number("alpha", self.alpha, least=0)
+        number("tau", self.tau, least=0, most=1)
+        positive("temperature", self.temperature)
 
     @property
     def budget(self) -> int:

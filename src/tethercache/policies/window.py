@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 
+from tethercache.arguments import one_of, whole_number
 from tethercache.cache import LayerCache, Pass, Policy, Read, Room
 
 
@@ -31,12 +32,11 @@ class Window(Policy):
     positions: Literal["relative", "absolute"] = "relative"
 
     def __post_init__(self) -> None:
-        if self.sink < 0:
-            raise ValueError(f"`sink` ({self.sink}) must not be negative")
+        whole_number("sink", self.sink, least=0)
+        whole_number("window", self.window, least=1)
         if self.window <= self.sink:
             raise ValueError(f"`window` ({self.window}) must be larger than `sink` ({self.sink})")
-        if self.positions not in ("relative", "absolute"):
-            raise ValueError(f"`positions` ({self.positions}) must be 'relative' or 'absolute'")
+        one_of("positions", self.positions, ("relative", "absolute"))
 
     @property
     def budget(self) -> int:

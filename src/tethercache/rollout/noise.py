@@ -16,6 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tethercache.arguments import SEEDS, whole_number, whole_numbers
+
 
 class NoiseSource(Protocol):
     """Where a rollout takes its noise from."""
@@ -36,11 +38,20 @@ class CounterNoise:
 
     Args:
         seed: seed of the run.
-        samples: sample number of each batch element; noise of equal numbers is equal.
+        samples: sample number of each batch element, 0 or more; noise of equal numbers is equal.
+
+    Raises:
+        ValueError: if one of them is no whole number, or the seed not one that torch could take.
     """
 
     seed: int = 0
     samples: Sequence[int] = (0,)
+
+    def __post_init__(self) -> None:
+        # plain numbers: their digits are hashed
+        object.__setattr__(self, "seed", whole_number("seed", self.seed, *SEEDS))
+        samples = whole_numbers("samples", self.samples, 0, SEEDS[1])
+        object.__setattr__(self, "samples", samples)
 
     def __call__(self, chunk: int, draw: int, shape: tuple[int, ...]) -> Tensor:
         """See `NoiseSource`."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from tethercache.arguments import positive, whole_number
+
 if TYPE_CHECKING:
     from tethercache.cache import Policy
 
@@ -51,14 +53,11 @@ class Plan:
     prefix: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_latent_frames < 1:
-            raise ValueError(f"`num_latent_frames` ({self.num_latent_frames}) must be at least 1")
-        if self.chunk_size < 1:
-            raise ValueError(f"`chunk_size` ({self.chunk_size}) must be at least 1")
-        if self.first_chunk_size is not None and self.first_chunk_size < 1:
-            raise ValueError(f"`first_chunk_size` ({self.first_chunk_size}) must be at least 1")
-        if self.prefix < 0:
-            raise ValueError(f"`prefix` ({self.prefix}) must not be negative")
+        for name in ("num_latent_frames", "chunk_size"):
+            whole_number(name, getattr(self, name), least=1)
+        if self.first_chunk_size is not None:
+            whole_number("first_chunk_size", self.first_chunk_size, least=1)
+        whole_number("prefix", self.prefix, least=0)
 
     def __iter__(self) -> Iterator[Chunk]:
         """The chunks in order; those of the prefix never reach into the generated part."""
@@ -117,19 +116,13 @@ def frames_for_seconds(seconds: float, fps: float | Fraction) -> int:
         ValueError: if `seconds` is not a positive, finite number, is shorter than half a frame or
             longer than `MAX_FRAMES`.
     """
-    check_seconds(seconds)
+    positive("num_seconds", seconds)
     if seconds * fps > MAX_FRAMES:
         raise ValueError(
-            f"the length in seconds ({seconds}) must be at most {float(MAX_FRAMES / fps):.10g} at "
+            f"`num_seconds` ({seconds}) must be at most {float(MAX_FRAMES / fps):.10g} at "
             f"{float(fps):g} fps: an mp4 holds no more than {MAX_FRAMES} frames"
         )
-    frames = round(seconds * fps)
+    frames: int = round(seconds * fps)
     if frames < 1:
         raise ValueError(f"{seconds} seconds are less than one frame at {float(fps):g} fps")
     return frames
-
-
-def check_seconds(seconds: float) -> None:
-    """Raise `ValueError` unless `seconds` is a positive, finite number."""
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"the length in seconds ({seconds}) must be a positive number")

@@ -20,6 +20,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, un
 from torch import Tensor, nn
 
 from tethercache.alignment import align
+from tethercache.arguments import whole_number
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class TileSize:
     def __post_init__(self) -> None:
         for axis in ("height", "width"):
             size, stride = getattr(self, axis), getattr(self, f"stride_{axis}")
-            if not 0 < stride <= size:
+            whole_number(axis, size, least=1)
+            if not 0 < whole_number(f"stride_{axis}", stride) <= size:
                 raise ValueError(
                     f"`stride_{axis}` ({stride}) must be between 1 and `{axis}` ({size})"
                 )

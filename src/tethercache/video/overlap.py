@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 def overlapped(
     source: Generator[Tensor, None, None], work: Callable[[Tensor], Tensor]
-) -> Iterator[Tensor]:
+) -> Generator[Tensor, None, None]:
     """Yield `work(item)` for every item of `source`, in order.
 
     While the caller's thread makes an item, one other thread works on the item before. On a GPU it
