@@ -319,8 +319,10 @@ def test_an_interrupt_is_one_line_and_keeps_the_partial_video(model: Path, tmp_p
     process = _start_an_hour(model, tmp_path)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert said.decode().strip().splitlines()[-1].startswith("error: interrupted")
+    assert process.returncode == 130
+    assert said.decode().strip().splitlines()[-1] == (
+        "error: interrupted; long.partial.mp4 keeps what is made, --overwrite replaces it"
+    )
     assert "Traceback" not in said.decode()
     assert probe(tmp_path / "long.partial.mp4").num_frames > 9
     assert not (tmp_path / "long.mp4").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Sequence
 from typing import Annotated
@@ -16,9 +15,10 @@ from tethercache import __version__
 from tethercache.cli.bench import bench
 from tethercache.cli.doctor import doctor
 from tethercache.cli.eval import evaluate
-from tethercache.cli.failures import Debug, report
+from tethercache.cli.failures import Debug, report, report_output
 from tethercache.cli.generate import generate
 from tethercache.cli.models import app as models
+from tethercache.cli.output import PrintableFormatter, standard_streams
 from tethercache.cli.policies import policies
 
 app = typer.Typer(
@@ -52,18 +52,17 @@ def common(
     """Long autoregressive video that does not drift."""
 
 
-_TYPERS_INTERRUPT = 130
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 0 done, 1 failed or partly skipped, 2 usage."""
-    warnings.simplefilter("ignore")
-    handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
-    try:
-        status = app(args=arguments, standalone_mode=False)
-    except (Exception, KeyboardInterrupt) as error:
-        status = report(error)
-    if status == _TYPERS_INTERRUPT:
-        status = report(KeyboardInterrupt())
-    sys.exit(status if isinstance(status, int) else 0)
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status that the package's docstring lists."""
+    with standard_streams() as output:
+        warnings.simplefilter("ignore")
+        handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
+        handler.setFormatter(PrintableFormatter())
+        logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+        try:
+            status = app(args=arguments, standalone_mode=False)
+        except Exception as error:
+            status = report(error)
+    if output.error is not None:
+        return report_output(output.error)
+    return status if isinstance(status, int) else 0

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tethercache.cli.output import printable
 from tethercache.errors import TetherCacheError
 
 _debugging = False
@@ -24,21 +25,25 @@ Debug = Annotated[
 """An option that every command has, so that it can be appended to a failed command line."""
 
 FAILED, USAGE = 1, 2
+CLOSED_PIPE = 141
+"""What a shell says of programs that end because nobody reads their output."""
 
 
 def report(error: BaseException) -> int:
     """Print an error in one line (with `--debug`, its traceback before it); returns the status."""
     if _debugging:
         traceback.print_exception(error)
-    print(f"error: {_one_line(error)}", file=sys.stderr)
+    print(f"error: {printable(_one_line(error))}", file=sys.stderr)
     return USAGE if _is_usage(error) else FAILED
 
 
+def report_output(error: OSError) -> int:
+    """Say that nobody reads the standard output; returns the status."""
+    print(f"error: standard output: {error.strerror}", file=sys.stderr)
+    return CLOSED_PIPE if isinstance(error, BrokenPipeError) else FAILED
+
+
 def _one_line(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return (
-            "interrupted; a video in progress is kept as NAME.partial.mp4; --overwrite replaces it"
-        )
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"

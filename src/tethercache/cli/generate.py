@@ -33,6 +33,7 @@ from tethercache.cli.inputs import (
     read_prefix,
     warn_of_rate,
 )
+from tethercache.cli.stop import leaves
 from tethercache.evaluation import need
 from tethercache.execution import (
     ATTENTION,
@@ -238,6 +239,7 @@ def generate(
     from tethercache.models.sizes import head_dim
     from tethercache.video import check_target, sidecar_path
     from tethercache.video.files import check_free
+    from tethercache.video.writer import partial_path
 
     jobs = _jobs(texts, num_samples, output)
     for job in jobs:
@@ -326,9 +328,11 @@ def generate(
     )
     made = []
     for job in jobs:
+        leaves(f"{partial_path(job.path)} keeps what is made, --overwrite replaces it")
         with _progress(console, plan.chunks.num_chunks, pipe.settings.fps) as progress:
             options["prompt_embeds"] = embeds[job.prompt].to(place)
             summary = _make(pipe, job, chosen, plan, options, record, overwrite, progress)
+        leaves("")
         made.append(summary)
         print(
             f"{summary['path']}: {summary['num_frames']} frames, {summary['seconds']:g} s of video "
