@@ -14,8 +14,9 @@ SOURCE = ROOT / "src/tethercache"
 MAY_IMPORT = {
     "cache": set(),
     "policies": {"cache"},
-    "backbones": {"cache", "policies"},
-    "rollout": {"backbones", "cache"},
+    "session": {"cache"},
+    "backbones": {"cache", "policies", "session"},
+    "rollout": {"cache", "session"},
     "video": set(),
     "conditioning": {"video"},
     "memory": set(),

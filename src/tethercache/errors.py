@@ -30,3 +30,11 @@ class NotEnoughMemoryError(TetherCacheError):
 
 class MissingToolError(TetherCacheError):
     """A tool outside of Python that an option asks for is not installed."""
+
+
+class NotFiniteError(TetherCacheError):
+    """A model made numbers that are none (NaN or infinity); the message says where."""
+
+
+class SessionError(RuntimeError):
+    """A model was called where its session does not expect it, or after a call has failed."""

@@ -1,79 +1,84 @@
-"""What stands in for parts of diffusers' Wan transformer while a session is attached to it.
+"""What stands in for parts of diffusers' Wan transformer while sessions are attached to it.
 
 Axes: B samples, L tokens, C channels, H heads, D channels a head.
 
-All state is the session's. Where blocks are compiled one by one, the session is called outside of
-the compiled code: it differs by layer and by chunk, and the code then serves all of them.
+Nothing here has a state: each stand-in knows its place in the model and asks for the call in
+progress, so that it serves every session. Code that `torch.compile` makes goes through the
+operators of `opaque.py` instead, and computes the text anew in every pass.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
-from torch import Tensor, nn
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from tethercache.backbones.wan import Session
+from tethercache.backbones import opaque
+from tethercache.cache.call import current_call
 
-
-class OncePerPrompt(nn.Module):
-    """Stands in for the text MLP, whose result is the same in every pass."""
-
-    def __init__(self, session: Session, embedder: nn.Module) -> None:
-        super().__init__()
-        self.embedder = embedder
-        self._session = session
-
-    def forward(self, prompt_embeds: Tensor) -> Tensor:
-        """The text MLP's output, from memory where it is known."""
-        return self._session.projected_text(self.embedder, prompt_embeds)
+Compute = Callable[..., Any]
+"""How a module computes its result."""
 
 
-class UnlessDiscarded(nn.Module):
-    """Stands in for a module behind the last commit, whose result a pass may not need.
+def once_per_prompt(compute: Compute) -> Compute:
+    """Stands in for a call of the text MLP, whose result is the same in every pass."""
+
+    def call(prompt_embeds: Tensor) -> Tensor:
+        return current_call().projected_text(compute, prompt_embeds)
+
+    return call
+
+
+def unless_discarded(compute: Compute, channels: int | None = None) -> Compute:
+    """Stands in for a call of a module behind the last commit, whose result may not be needed.
 
     Args:
-        session: knows whether it is needed.
-        module: what to run then.
+        compute: how the module computes it.
         channels: of the result, which else is NaN, so that nobody takes it for one; None: the input
             is handed on as it is.
     """
 
-    def __init__(self, session: Session, module: nn.Module, channels: int | None = None) -> None:
-        super().__init__()
-        self.module = module
-        self.channels = channels
-        self._session = session
+    def call(x: Tensor) -> Any:
+        if not current_call().discarding:
+            return compute(x)
+        return x if channels is None else x.new_full((*x.shape[:-1], channels), torch.nan)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` `[B, L, C]` through the module, if its result is needed."""
-        if not self._session.discarding:
-            result: Tensor = self.module(x)
-            return result
-        return x if self.channels is None else x.new_full((*x.shape[:-1], self.channels), torch.nan)
+    return call
+
+
+def if_compiled(compute: Compute, compiled: Compute) -> Compute:
+    """Stands in for a call of a block: compiled for the sessions that ask for it."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (compiled if current_call().compiled else compute)(*args, **kwargs)
+
+    return call
 
 
 class Processor:
     """What both processors share.
 
     Args:
-        session: holds the caches.
         layer: number of the block.
-        replaced: the processor whose place it takes; the attention backend is the one that
-            `set_attention_backend` gave to it, unless another one is named.
-        backend: attention backend of diffusers' dispatcher.
+        replaced: the processor whose place it takes. `set_attention_backend` reaches it as ever.
     """
 
-    def __init__(
-        self, session: Session, layer: int, replaced: Any, backend: str | None = None
-    ) -> None:
-        self.session = session
+    def __init__(self, layer: int, replaced: Any) -> None:
         self.layer = layer
-        chosen = backend or getattr(replaced, "_attention_backend", None)
-        self._attention_backend = chosen and AttentionBackendName(chosen)
-        self._parallel_config = getattr(replaced, "_parallel_config", None)
+        self.replaced = replaced
+        # compiled code serves all blocks only if their numbers are no constants of it
+        self.number = torch.tensor(layer)
+
+    @property
+    def _attention_backend(self) -> Any:
+        return getattr(self.replaced, "_attention_backend", None)
+
+    @_attention_backend.setter
+    def _attention_backend(self, backend: Any) -> None:
+        self.replaced._attention_backend = backend
 
 
 class SelfAttention(Processor):
@@ -97,12 +102,11 @@ class SelfAttention(Processor):
         query, key, value = (
             x.unflatten(-1, (attn.heads, -1)) for x in (attn.norm_q(query), attn.norm_k(key), value)
         )
-        output = self.attend(query, key, value)
+        backend = self._attention_backend
+        if torch.compiler.is_compiling():
+            return _project_out(attn, opaque.attend(query, key, value, self.number, backend))
+        output = current_call().attend(self.layer, query, key, value, backend)
         return hidden_states if output is None else _project_out(attn, output)
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
-        """See `Session.self_attention`."""
-        return self.session.self_attention(self.layer, query, key, value, self._attention_backend)
 
 
 class TextAttention(Processor):
@@ -117,41 +121,26 @@ class TextAttention(Processor):
         rotary_emb: object = None,
     ) -> Tensor:
         """The chunk's tokens `[B, L, C]`, told what the prompt `[B, L_text, C]` says."""
-        known = self.text(attn, encoder_hidden_states)
-        if known is None:
+        compiling, backend = torch.compiler.is_compiling(), self._attention_backend
+        if not compiling and current_call().discards(self.layer):
             return hidden_states
         query = attn.norm_q(attn.to_q(hidden_states)).unflatten(-1, (attn.heads, -1))
-        output = dispatch_attention_fn(query, *known, backend=self._attention_backend)
+        if compiling:
+            output = opaque.attend_text(query, *_text(attn, encoder_hidden_states), backend)
+        else:
+            call = current_call()
+            known = call.text(self.layer, lambda: _text(attn, encoder_hidden_states))
+            output = dispatch_attention_fn(query, *known, backend=call.backend or backend)
         return _project_out(attn, output)
 
-    def text(self, attn: Any, prompt: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Keys and values `[B, L_text, H, D]` of the prompt; None if the result is not needed."""
-        if self.session.discards(self.layer):
-            return None
-        text = self.session.text
-        known = text[self.layer]
-        if known is None:
-            if attn.fused_projections:
-                key, value = attn.to_kv(prompt).chunk(2, dim=-1)
-            else:
-                key, value = attn.to_k(prompt), attn.to_v(prompt)
-            known = text[self.layer] = (
-                attn.norm_k(key).unflatten(-1, (attn.heads, -1)),
-                value.unflatten(-1, (attn.heads, -1)),
-            )
-        return known
 
-
-class OutsideSelfAttention(SelfAttention):
-    """For compiled blocks: the cache stays outside."""
-
-    attend = torch.compiler.disable(SelfAttention.attend)
-
-
-class OutsideTextAttention(TextAttention):
-    """For compiled blocks: the session's memory of the prompt stays outside."""
-
-    text = torch.compiler.disable(TextAttention.text)
+def _text(attn: Any, prompt: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values `[B, L_text, H, D]` of the projected prompt."""
+    if attn.fused_projections:
+        key, value = attn.to_kv(prompt).chunk(2, dim=-1)
+    else:
+        key, value = attn.to_k(prompt), attn.to_v(prompt)
+    return attn.norm_k(key).unflatten(-1, (attn.heads, -1)), value.unflatten(-1, (attn.heads, -1))
 
 
 def _project_out(attn: Any, output: Tensor) -> Tensor:

@@ -28,9 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from tethercache.arguments import whole_number
-from tethercache.backbones.wan import SessionError
+from tethercache.backbones.patching import override
 from tethercache.cache import LayerCache, Pass, PassKind, Policy, Rope
 from tethercache.cache.attention import attend
+from tethercache.errors import SessionError
 from tethercache.policies import as_policy
 
 
@@ -181,25 +182,16 @@ def attach_pipeline(
     with ExitStack() as undo:
         undo.callback(pipeline.generator.register_forward_pre_hook(before, with_kwargs=True).remove)
         for layer, block in enumerate(blocks):
-            _override(undo, block.self_attn, "forward", _forward(session, layer, block.self_attn))
+            override(undo, block.self_attn, "forward", _forward(session, layer, block.self_attn))
         if hasattr(pipeline, "kv_cache1"):
-            _override(undo, pipeline, "kv_cache1", _empty_caches(len(blocks)))
+            override(undo, pipeline, "kv_cache1", _empty_caches(len(blocks)))
         if hasattr(pipeline, "_initialize_kv_cache"):
 
             def initialise(*args: Any, **kwargs: Any) -> None:
                 pipeline.kv_cache1 = _empty_caches(len(blocks))
 
-            _override(undo, pipeline, "_initialize_kv_cache", initialise)
+            override(undo, pipeline, "_initialize_kv_cache", initialise)
         yield session
-
-
-def _override(undo: ExitStack, owner: Any, name: str, value: Any) -> None:
-    """Set an attribute of an instance, and on exit bring back what it or its class had."""
-    if name in vars(owner):
-        undo.callback(setattr, owner, name, vars(owner)[name])
-    else:
-        undo.callback(delattr, owner, name)
-    setattr(owner, name, value)
 
 
 def _forward(session: PipelineSession, layer: int, attention: Any) -> Callable[..., Tensor]:

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tethercache.backbones import attach, wan
+from tethercache.backbones import attach
 from tethercache.bench import bare
 from tethercache.bench.bare import attach_bare
 from tethercache.bench.cases import Model
 from tethercache.bench.meters import Clock, Memory, Span, Timeline
-from tethercache.cache import LayerCache, Policy, Rope, Rotation, attention
+from tethercache.cache import LayerCache, Policy, Rope, Rotation, attention, call
+from tethercache.cache.call import Call
 from tethercache.rollout import CounterNoise, Plan, rollout
 from tethercache.video import StreamingDecoder
 
@@ -166,8 +167,9 @@ class Contestant:
         the device waits for.
         """
         timeline = Timeline(clock)
+        through = (self._session, "self_attention") if self.policy is None else (Call, "attend")
         phases: list[tuple[Any, str, str]] = [
-            (self._session, "self_attention", f"{CACHE}: rest"),
+            (*through, f"{CACHE}: rest"),
             (attention, "dispatch_attention_fn", TRANSFORMER),
             (bare, "dispatch_attention_fn", TRANSFORMER),
             *((LayerCache, name, f"{CACHE}: {name}") for name in ("write", "commit", "set_aside")),
@@ -251,6 +253,6 @@ def _admissions(meter: Memory) -> Iterator[_Admissions]:
     watch = _Admissions(meter)
     with ExitStack() as undo:
         # the module that defines it, and the one that calls it by itself
-        for module in (attention, wan):
+        for module in (attention, call):
             undo.enter_context(_replaced(module, "remember", watch.watched))
         yield watch

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tethercache.backbones import Session
 from tethercache.rollout.noise import NoiseSource
 from tethercache.rollout.plan import Plan
 from tethercache.rollout.sampler import Steps, denoise
+from tethercache.session import Session
 
 
 def rollout(

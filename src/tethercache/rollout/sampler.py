@@ -7,6 +7,7 @@ next level with a fresh draw; the last x0 is the result (`docs/reference.md`, se
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,8 +32,9 @@ class Steps:
         """Let the scheduler shift `sigmas` (1, .75, .5, .25 for Self-Forcing) once.
 
         Only its tables are used: its `step()` draws noise of its own and counts steps, so it can
-        serve neither counter-based noise nor the next chunk.
+        serve neither counter-based noise nor the next chunk. The scheduler itself stays as it is.
         """
+        scheduler = copy.deepcopy(scheduler)
         scheduler.set_timesteps(sigmas=list(sigmas))
         return cls(
             timesteps=tuple(scheduler.timesteps.tolist()),

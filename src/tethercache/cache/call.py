@@ -1,0 +1,156 @@
+"""One model call on a chunk, as the layers of a transformer see it.
+
+Axes: B samples, L = F x T tokens, H heads, D channels a head.
+
+What stands in a model knows the number of its layer and looks up the call in progress; it holds no
+state of its own. So any number of videos take turns on one model. A call belongs to the thread (or
+the asynchronous task) that makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tethercache.cache.attention import attend, remember
+from tethercache.cache.layer_cache import LayerCache
+from tethercache.cache.policy import Pass, Policy
+from tethercache.cache.rope import Rope
+from tethercache.errors import SessionError
+
+
+class PromptMemory:
+    """What a stream has computed of its prompt, once for all passes.
+
+    Attributes:
+        projected: the text MLP's output `[B, L_text, C]`, or None.
+        layers: keys and values `[B, L_text, H, D]` of the text by layer, None where unknown.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self._embeds: Tensor | None = None
+        self._version = 0
+        self.projected: Tensor | None = None
+        self.layers: list[tuple[Tensor, Tensor] | None] = [None] * layers
+
+    def take(self, prompt_embeds: Tensor) -> None:
+        """Make `prompt_embeds` `[B, L_text, C_text]` the prompt; forget what belongs to another."""
+        version = _version(prompt_embeds)
+        if prompt_embeds is not self._embeds or version != self._version:
+            self._embeds, self._version = prompt_embeds, version
+            self.projected, self.layers = None, [None] * len(self.layers)
+
+
+@dataclass(eq=False)
+class Call:
+    """One model call.
+
+    Attributes:
+        policy: decides what the caches keep and show.
+        pass_: what the call is for.
+        frames: latent frames in the chunk (F).
+        rope: rotary embedding of the token grid.
+        caches: one a layer.
+        prompt: what is known of the prompt.
+        backend: attention backend of diffusers' dispatcher; None: the layer's own.
+        discarding: whether nothing behind the last layer's commit is needed.
+        compiled: whether the blocks' own arithmetic is compiled.
+        finished: whether the model has come to its end.
+    """
+
+    policy: Policy
+    pass_: Pass
+    frames: int
+    rope: Rope
+    caches: list[LayerCache]
+    prompt: PromptMemory
+    backend: str | None = None
+    discarding: bool = False
+    compiled: bool = False
+    finished: bool = False
+
+    def discards(self, layer: int) -> bool:
+        """Whether the attention of `layer` has nothing more to do than to commit."""
+        return self.discarding and layer == len(self.caches) - 1
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, backend: str | None = None
+    ) -> Tensor | None:
+        """Write to the cache of `layer` and attend to it; all `[B, L, H, D]`, unrotated.
+
+        Args:
+            layer: number of the block.
+            query: of the chunk, as are `key` and `value`.
+            key: see `query`.
+            value: see `query`.
+            backend: the layer's attention backend, unless the session names one.
+
+        Returns:
+            The attention output, or None if it is not needed.
+        """
+        chunk = (self.caches[layer], self.policy, self.pass_, query, key, value)
+        if self.discards(layer):
+            remember(*chunk, frames=self.frames, rope=self.rope)
+            return None
+        backend = self.backend or backend
+        return attend(*chunk, frames=self.frames, rope=self.rope, backend=backend)
+
+    def projected_text(self, project: Callable[[Tensor], Tensor], prompt_embeds: Tensor) -> Tensor:
+        """The text MLP's output `[B, L_text, C]`, computed by `project` once a prompt."""
+        if self.prompt.projected is None:
+            self.prompt.projected = project(prompt_embeds)
+        return self.prompt.projected
+
+    def text(
+        self, layer: int, project: Callable[[], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values `[B, L_text, H, D]` of the text, computed by `project` once a prompt."""
+        known = self.prompt.layers[layer]
+        if known is None:
+            known = self.prompt.layers[layer] = project()
+        return known
+
+    def begin(self) -> None:
+        """Make this the call in progress."""
+        _current.set(self)
+
+    def leave(self) -> None:
+        """This is the call in progress no longer, be it finished or not."""
+        if _current.get() is self:
+            _current.set(None)
+
+
+_current: ContextVar[Call | None] = ContextVar("tethercache_call", default=None)
+
+
+def current_call() -> Call:
+    """The model call in progress.
+
+    Raises:
+        SessionError: if there is none.
+    """
+    call = _current.get()
+    if call is None:
+        raise SessionError(
+            "a part of the attached transformer was called outside a call of the whole; call the "
+            "transformer itself, in the thread that declared the pass"
+        )
+    return call
+
+
+def finish_call() -> None:
+    """Note that the model has come to the end of the call in progress."""
+    call = current_call()
+    call.finished = True
+    call.leave()
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was changed in place, where torch counts that."""
+    if torch.compiler.is_compiling() or tensor.is_inference():
+        return 0
+    return tensor._version

@@ -1,0 +1,338 @@
+"""Sessions: which model call belongs to which video, chunk and pass.
+
+A session is the state of one video in the making, or of several that share its chunks (streams). It
+knows no model: what stands in an attached model asks `session_of` whose pass is open, and the
+layers ask for the call in progress (`cache/call.py`). Any number of sessions share one model; they
+may take turns within a thread or run in several, for a pass is open only in the thread (or the
+asynchronous task) that declared it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tethercache.cache import LayerCache, Pass, PassKind, Policy, Rope
+from tethercache.cache.call import Call, PromptMemory
+from tethercache.errors import SessionError
+
+DEFAULT_STREAM = "main"
+
+
+class Backbone(Protocol):
+    """What a session has to know of the model that it is attached to."""
+
+    @property
+    def place(self) -> int:
+        """A number that no other model has."""
+
+    @property
+    def layers(self) -> int:
+        """The number of blocks."""
+
+    def rope(self, height: int, width: int, device: torch.device) -> Rope:
+        """The rotary embedding for latent frames of a size."""
+
+    def can_stop_early(self) -> bool:
+        """Whether what is behind the last block's commit may be left out."""
+
+
+@dataclass
+class _Stream:
+    """Everything that belongs to one video (or one batch of videos) in progress."""
+
+    caches: list[LayerCache]
+    prompt: PromptMemory
+    shape: tuple[int, ...] | None = None
+    rope: Rope | None = None
+    committed: int = 0
+    passes: list[PassKind] = field(default_factory=list)
+    call: Call | None = None  # the one of the open pass
+
+
+class Session:
+    """The state of a video in the making. Made by `attach`.
+
+    Nothing else reaches the model, so a session outlives its attachment: `attach` takes it again.
+
+    Args:
+        backbone: the model.
+        policy: decides what it remembers.
+        chunk_size: the largest chunk after the first, in latent frames; None: any.
+        keep_rotated: keep readable keys a second time, as attention reads them.
+        backend: attention backend of diffusers' dispatcher; None: each layer's own.
+        compiled: whether the blocks' own arithmetic is compiled.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        policy: Policy,
+        *,
+        chunk_size: int | None = None,
+        keep_rotated: bool = True,
+        backend: str | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.policy = policy
+        self.compiled = compiled
+        self._chunk_size = chunk_size
+        self._keep_rotated = keep_rotated
+        self._backend = backend
+        self._streams: dict[str, _Stream] = {}
+        self._selected = DEFAULT_STREAM
+        self._frames = 0
+        self._pass: PassKind | None = None
+        self._discarding = False
+        self._failure = ""  # what has gone wrong, for good
+        self._refusal: Exception | None = None  # the latest, of a call that has changed nothing
+
+    def caches(self, stream: str = DEFAULT_STREAM) -> list[LayerCache]:
+        """The layer caches of a stream, first block first."""
+        return self._stream(stream).caches
+
+    def committed(self, stream: str = DEFAULT_STREAM) -> int:
+        """The number of latent frames that the context passes of a stream have committed."""
+        return self._stream(stream).committed
+
+    @contextmanager
+    def stream(self, name: str) -> Iterator[None]:
+        """Send the model calls inside to another stream, which has its own cache and prompt.
+
+        A stream may begin in any chunk, if the policy can serve that chunk as a first one.
+        """
+        previous, self._selected = self._selected, name
+        try:
+            yield
+        finally:
+            self._selected = previous
+
+    @contextmanager
+    def chunk(self, frames: int) -> Iterator[None]:
+        """Declare the next chunk of `frames` latent frames.
+
+        Any exception that leaves it breaks the session, which then takes no more.
+
+        Raises:
+            ValueError: if the policy cannot serve a chunk of this size at this place.
+            SessionError: if a chunk is open already, if this one ends without its context pass, or
+                if one of its passes has failed.
+        """
+        if self._frames:
+            raise SessionError("a chunk is open already; finish it before the next one")
+        self._check_whole()
+        if frames < 1:
+            raise ValueError(f"a chunk must have at least 1 latent frame, not {frames}")
+        for committed in {stream.committed for stream in self._streams.values()} or {0}:
+            self._check_chunk(committed, frames)
+        for stream in self._streams.values():
+            stream.passes = []
+        self._frames = frames
+        try:
+            yield
+            self._close_chunk(frames)
+        except BaseException as error:
+            self._break("an earlier chunk", error)
+            raise
+        finally:
+            self._frames = 0
+
+    @contextmanager
+    def denoising_pass(self) -> Iterator[None]:
+        """Declare one denoising step: one model call, one a stream where there are several.
+
+        An exception that leaves a pass breaks the session, unless no model call had begun.
+        """
+        with self._declared(PassKind.DENOISING):
+            yield
+
+    @contextmanager
+    def context_pass(self, *, output: bool = True) -> Iterator[None]:
+        """Declare the pass on clean latents that commits the chunk.
+
+        An exception that leaves a pass breaks the session, unless no model call had begun.
+
+        Args:
+            output: whether the model's output is needed. If not, the last block stops after its
+                commit, which changes nothing in any cache, and the output may be NaN. (Models whose
+                layers carry offload hooks of their own are run whole: such hooks expect it.)
+        """
+        with self._declared(PassKind.CONTEXT):
+            self._discarding = not output and self.backbone.can_stop_early()
+            try:
+                yield
+            finally:
+                self._discarding = False
+
+    @contextmanager
+    def _declared(self, kind: PassKind) -> Iterator[None]:
+        if not self._frames:
+            raise SessionError(f"a {kind.value} pass needs an open chunk: `with session.chunk(n):`")
+        if self._pass is not None:
+            raise SessionError(f"a {self._pass.value} pass is open already")
+        self._check_whole()
+        for stream in self._streams.values():
+            stream.call = None
+        try:
+            self._pass = kind
+            _open.set((*_open.get(), self))
+            yield
+            self._close_pass(kind)
+        except BaseException as error:
+            if error is not self._refusal or self._called():
+                self._break(f"a {kind.value} pass", error)
+            raise
+        finally:
+            self._pass = self._refusal = None
+            for call in self._called():
+                call.leave()
+            _open.set(tuple(session for session in _open.get() if session is not self))
+
+    def _called(self) -> list[Call]:
+        """The calls of the open pass, one a stream at most."""
+        return [stream.call for stream in self._streams.values() if stream.call is not None]
+
+    def _close_pass(self, kind: PassKind) -> None:
+        calls = self._called()
+        if not calls:
+            raise SessionError(f"the {kind.value} pass ended without a model call")
+        if not all(call.finished for call in calls):
+            raise SessionError(f"a model call in the {kind.value} pass has failed half-way")
+        for stream in self._streams.values():
+            if stream.call is not None:
+                stream.passes.append(kind)
+
+    def _close_chunk(self, frames: int) -> None:
+        self._check_whole()
+        used = {name: stream for name, stream in self._streams.items() if stream.passes}
+        if not used:
+            raise SessionError("the chunk ended without a pass")
+        for name, stream in used.items():
+            if stream.passes[-1] is not PassKind.CONTEXT:
+                raise SessionError(f"the chunk of stream {name!r} ended without a context pass")
+        for stream in used.values():
+            stream.committed += frames
+
+    def _break(self, where: str, error: BaseException) -> None:
+        reason = " ".join(str(error).split())
+        self._failure = self._failure or (
+            f"{where} failed ({type(error).__name__}{': ' if reason else ''}{reason})"
+        )
+
+    def _check_whole(self) -> None:
+        if self._failure:
+            raise SessionError(
+                f"{self._failure}, so the cache is not whole; attach again and begin afresh"
+            )
+
+    def _check_chunk(self, committed: int, frames: int) -> None:
+        self.policy.check_chunk(committed, frames)
+        if committed and self._chunk_size is not None and frames > self._chunk_size:
+            raise ValueError(
+                f"a chunk of {frames} is larger than the `chunk_size` ({self._chunk_size}) "
+                "that was given to `attach`"
+            )
+
+    def _stream(self, name: str) -> _Stream:
+        if name not in self._streams:
+            self._streams[name] = self._new_stream()
+        return self._streams[name]
+
+    def _new_stream(self) -> _Stream:
+        staging = self.policy.staging(self._chunk_size)
+        layers = range(self.backbone.layers)
+        return _Stream(
+            [
+                LayerCache(self.policy.budget, staging, layer, keep_rotated=self._keep_rotated)
+                for layer in layers
+            ],
+            PromptMemory(len(layers)),
+        )
+
+    # What stands in the model uses ---------------------------------------------------------
+
+    def begin_call(self, latents: Tensor, prompt_embeds: Tensor) -> None:
+        """Check a model call against what was declared, and make it the call in progress.
+
+        Args:
+            latents: `[B, C, F, h, w]`.
+            prompt_embeds: `[B, L_text, C_text]`.
+
+        Raises:
+            SessionError: if no call is expected; nothing has changed then.
+            ValueError: if the sizes are not those declared, or the policy cannot serve a stream
+                that begins here; nothing has changed then.
+        """
+        try:
+            stream = self._admit(latents)
+        except (SessionError, ValueError) as error:
+            self._refusal = error
+            raise
+        assert self._pass is not None
+        assert stream.rope is not None
+        stream.prompt.take(prompt_embeds)
+        step = len(stream.passes)
+        stream.call = Call(
+            self.policy,
+            Pass(self._pass, step, first=step == 0),
+            self._frames,
+            stream.rope,
+            stream.caches,
+            stream.prompt,
+            backend=self._backend,
+            discarding=self._discarding,
+            compiled=self.compiled,
+        )
+        stream.call.begin()
+
+    def _admit(self, latents: Tensor) -> _Stream:
+        """The stream to which the call belongs, if it may be made."""
+        assert self._pass is not None
+        self._check_whole()
+        begun = self._streams.get(self._selected)
+        stream = begun or self._new_stream()
+        if stream.call is not None:
+            raise SessionError(f"a second call in one {self._pass.value} pass of one stream")
+        if PassKind.CONTEXT in stream.passes:
+            raise SessionError("the chunk is committed already; open the next one")
+        batch, channels, frames, height, width = latents.shape
+        if frames != self._frames:
+            raise ValueError(f"the chunk was declared with {self._frames} frames, got {frames}")
+        shape = (batch, channels, height, width)
+        if stream.shape not in (None, shape):
+            raise ValueError(f"[B, C, h, w] of a stream cannot change: {stream.shape} to {shape}")
+        if begun is None:
+            self._check_chunk(0, frames)
+        if stream.rope is None:
+            stream.shape = shape
+            stream.rope = self.backbone.rope(height, width, latents.device)
+        self._streams[self._selected] = stream
+        return stream
+
+
+_open: ContextVar[tuple[Session, ...]] = ContextVar("tethercache_open_passes", default=())
+
+
+def session_of(place: int) -> Session:
+    """The session that expects a call of a model here, the one declared last if there are several.
+
+    Args:
+        place: number of the model.
+
+    Raises:
+        SessionError: if none has a pass open.
+    """
+    for session in reversed(_open.get()):
+        if session.backbone.place == place:
+            return session
+    raise SessionError(
+        "the attached transformer was called outside a pass; use `with session.chunk(n):` and in "
+        "it `session.denoising_pass()` or `session.context_pass()`, in the thread of the call"
+    )
