@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -117,6 +118,95 @@ def test_bad_files_are_named_and_the_rest_is_evaluated(
     assert "Traceback" not in said
 
 
+def test_one_odd_file_never_ends_the_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "videos"
+    (folder / "sub").mkdir(parents=True)
+    good = files.encode(folder / "good.mp4")
+    shutil.copy(good, folder / "sub/good.mp4")
+    latin = os.fsdecode(b"caf\xe9.mp4")
+    shutil.copy(good, folder / latin)
+    formula = "=cmd|' !A1.mp4"
+    shutil.copy(good, folder / formula)
+    html = "<img src=x onerror=alert(1)>.mp4"
+    shutil.copy(good, folder / html)
+    files.text(folder / "sub/\x1b[31mred\u202e.mp4")
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "gone.mp4").symlink_to("nowhere")
+    out = tmp_path / "out"
+    assert run("eval", folder, "-o", out) == 1
+    printed = capsys.readouterr()
+    shown = "sub/\\u001b[31mred\\u202e.mp4"
+    for text in (printed.out, printed.err):
+        assert "\x1b[31m" not in text
+        assert "\u202e" not in text
+    assert f"skipped: videos/{shown} " in printed.err
+    content = json.loads((out / "results.json").read_text())
+    names = [formula, html, latin, "good.mp4", "sub/good.mp4"]
+    assert [video["name"] for video in content["videos"]] == sorted(names)
+    reasons = {skipped["name"]: skipped["reason"] for skipped in content["skipped"]}
+    assert set(reasons) == {"gone.mp4", "pipe.mp4", "sub/\x1b[31mred\u202e.mp4"}
+    assert str(tmp_path) not in "".join(path.read_text() for path in out.glob("re*"))
+    with (out / "results.csv").open(newline="") as file:
+        rows = [row["name"] for row in csv.DictReader(file)]
+    assert f"'{formula}" in rows
+    assert formula not in rows
+    assert shown in rows
+    markdown, page = (out / "report.md").read_text(), (out / "report.html").read_text()
+    assert "<img src=x" not in markdown + page
+    assert "&lt;img src=x onerror=alert(1)&gt;.mp4" in page
+    assert "\\udce9" in markdown
+    assert "\\udce9" in page
+
+
+def test_a_report_is_written_where_nothing_could_be_measured(tmp_path: Path) -> None:
+    files.text(tmp_path / "a.mp4")
+    assert run("eval", tmp_path / "a.mp4", "-o", tmp_path / "out") == 1
+    assert {"results.json", "results.csv", "report.md", "report.html"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+
+
+def test_reports_are_not_written_through_links(tmp_path: Path) -> None:
+    out, victim = tmp_path / "out", tmp_path / "victim"
+    out.mkdir()
+    victim.write_text("mine")
+    names = ("results.json", "results.csv", "report.md", "report.html")
+    for name in names:
+        (out / name).symlink_to(victim)
+    assert run("eval", files.encode(tmp_path / "a.mp4"), "-o", out) == 0
+    assert victim.read_text() == "mine"
+    assert not any((out / name).is_symlink() for name in names)
+
+
+def test_a_tampered_stored_result_is_said_and_reaches_no_report(tmp_path: Path) -> None:
+    video, out = files.encode(tmp_path / "a.mp4"), tmp_path / "out"
+    assert run("eval", video, "-o", out) == 0
+    (kept,) = (out / "finished").iterdir()
+    record = json.loads(kept.read_text())
+    script = '"><script>alert(1)</script>'
+    kept.write_text(json.dumps(record | {"verdict": script, "thumbnails": [script]}))
+    assert run("eval", video, "-o", out) == 0
+    assert "<script>" not in (out / "report.html").read_text()
+    assert "a.mp4 was measured again" in (out / "report.md").read_text()
+
+
+def test_baselines_in_subfolders_pair_by_path_else_by_file_name(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder, source in ((ours, folders[0]), (theirs, folders[1])):
+        for seed in ("0", "1"):
+            (folder / seed).mkdir(parents=True)
+            shutil.copy(source / "a cat-0.mp4", folder / seed / "cat.mp4")
+    shutil.copy(ours / "0/cat.mp4", ours / "dog.mp4")
+    shutil.copy(theirs / "0/cat.mp4", theirs / "1/dog.mp4")
+    assert run("eval", ours, "--baseline", theirs, "-o", tmp_path / "out") == 0
+    pairs = json.loads((tmp_path / "out/results.json").read_text())["pairs"]
+    assert pairs["names"] == ["0/cat.mp4", "1/cat.mp4", "dog.mp4"]
+
+
 @pytest.mark.parametrize(
     ("expression", "status"),
     [
@@ -150,6 +240,9 @@ def test_fail_on_sets_the_exit_status(
         (["VIDEO", "--fail-on", "chrome>1"], "did you mean `chroma`"),
         (["VIDEO", "--fail-on", "chroma"], "metric>number"),
         (["VIDEO", "--fail-on", "chroma>much"], "is no number"),
+        (["VIDEO", "--fail-on", "chroma>nan"], "`nan` is no number"),
+        (["VIDEO", "--fail-on", "chroma<-inf"], "`-inf` is no number"),
+        (["VIDEO", "--image-fps", "nan"], "`image_fps` (nan)"),
         (["VIDEO", "--fail-on", ""], "must not be empty"),
         (["VIDEO", "--fail-on", "embedding_drift>1"], "needs --embed"),
         (["VIDEO", "--fail-on", "verdict=awful"], "verdict=watch"),

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tethercache.cli import main
-from tethercache.cli.output import Output, printable
+from tethercache.cli.output import Output
+from tethercache.text import printable
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Files of all kinds: evaluated, or skipped with a reason; and nothing is measured twice."""
+"""Files of all kinds: evaluated, or skipped with a reason."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from tests.evaluation.scenes import write
 from tethercache.evaluation import measure
 from tethercache.evaluation.measure import (
     Options,
-    Skipped,
     SkippedVideoError,
     VideoResult,
-    find_videos,
-    measure_all,
     measure_video,
 )
 
@@ -82,63 +79,10 @@ def test_every_nth_frame_changes_little_and_too_few_are_refused(scenes: dict[str
         Options(every=0)
 
 
-def test_a_finished_video_is_not_measured_again_unless_something_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write(tmp_path / "a.mp4", seconds=2)
-    store = tmp_path / "finished"
-    store.mkdir()
-
-    def run(options: Options) -> tuple[VideoResult | Skipped, bool]:
-        ((_, result, reused),) = measure_all([path], options, store=store)
-        return result, reused
-
-    first, reused = run(Options())
-    assert not reused
-    again, reused = run(Options())
-    assert reused
-    assert again == first
-    path = path.rename(tmp_path / "b.mp4")
-    renamed, reused = run(Options())
-    assert reused
-    assert renamed.name == "b.mp4"
-    assert not run(Options(every=3))[1]
-    monkeypatch.setattr("tethercache.evaluation.metrics.colour.Luma.version", 2)
-    assert not run(Options())[1]
-    monkeypatch.undo()
-    for kept in store.iterdir():
-        kept.write_text("{")
-    assert not run(Options())[1]
-
-
 def test_results_are_json(results: dict[str, VideoResult]) -> None:
     for result in results.values():
         text = json.dumps(measure.rounded(vars(result)), allow_nan=False)
         assert json.loads(text)["name"] == result.name
-
-
-def test_videos_are_found_in_folders_and_named_once(tmp_path: Path) -> None:
-    for name in ("b.mp4", "a.webm", "c.txt", "d.json", "e.wav"):
-        (tmp_path / name).touch()
-    found = find_videos([tmp_path, tmp_path / "a.webm"])
-    assert [path.name for path in found] == ["a.webm", "b.mp4", "e.wav"]
-    with pytest.raises(ValueError, match="no such file or folder"):
-        find_videos([tmp_path / "nowhere"])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no videos in"):
-        find_videos([tmp_path / "empty"])
-
-
-@pytest.mark.slow
-def test_several_jobs_find_the_same(scenes: dict[str, Path], tmp_path: Path) -> None:
-    paths = [scenes["none"], scenes["blur"], files.empty(tmp_path / "empty.mp4")]
-    found = {path: result for path, result, _ in measure_all(paths, Options(every=4), jobs=2)}
-    assert isinstance(found[paths[2]], Skipped)
-    for path in paths[:2]:
-        alone = measure_video(path, Options(every=4))
-        result = found[path]
-        assert isinstance(result, VideoResult)
-        assert result.metrics == pytest.approx(alone.metrics, rel=1e-6, abs=1e-9)
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:

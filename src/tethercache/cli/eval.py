@@ -17,8 +17,10 @@ from rich.table import Table
 from tethercache.cli.failures import FAILED, Debug
 from tethercache.evaluation import need
 from tethercache.evaluation.metrics import METRICS
+from tethercache.text import one_line
 
 if TYPE_CHECKING:
+    from tethercache.evaluation.inputs import Input
     from tethercache.evaluation.measure import Options, Skipped, VideoResult
     from tethercache.evaluation.suite import Report
 
@@ -43,12 +45,14 @@ def evaluate(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FILES_OR_FOLDERS", help="Videos, or folders of videos.", show_default=False
+            metavar="FILES_OR_FOLDERS",
+            help="Videos, or folders of videos, of sub-folders and of frames.",
+            show_default=False,
         ),
     ] = None,
     baseline: Annotated[
         Path | None,
-        typer.Option(help="A folder of videos to compare with; the same file name is a pair."),
+        typer.Option(help="A folder of videos to compare with; the same name is a pair."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path(
         "evaluation"
@@ -67,6 +71,7 @@ def evaluate(
         int, typer.Option(help="Frames of a generated chunk, for the flicker at its joins.")
     ] = 12,
     first_chunk: Annotated[int, typer.Option(help="Frames of the first chunk.")] = 9,
+    image_fps: Annotated[float, typer.Option(help="Frames a second of folders of images.")] = 16.0,
     suite: Annotated[Suite, typer.Option(help="What to evaluate.")] = Suite.DRIFT,
     weights_dir: Annotated[
         Path | None, typer.Option(help="Where the weights of VBench are.")
@@ -112,32 +117,36 @@ def evaluate(
     if embed:
         need("embed")
 
-    from tethercache.evaluation.measure import Options, find_videos
+    from tethercache.evaluation.inputs import find_inputs
+    from tethercache.evaluation.measure import Options
     from tethercache.evaluation.suite import Report, failures, parse_conditions, set_warnings
 
-    options = Options(every=every, chunk=chunk, first_chunk=first_chunk, embed=embed)
+    options = Options(
+        every=every, chunk=chunk, first_chunk=first_chunk, embed=embed, image_fps=image_fps
+    )
     conditions = parse_conditions(fail_on, options) if fail_on is not None else []
     if baseline is not None and not baseline.is_dir():
         raise ValueError(f"--baseline ({baseline}) must be a folder")
-    found, others = find_videos(paths), find_videos([baseline]) if baseline else []
+    found = find_inputs(paths, without=output)
+    others = find_inputs([baseline], without=output) if baseline else []
     warnings = []
     if limit is not None and len(found) > limit:
         warnings.append(f"limited to {limit} of {len(found)} videos: to try out, not to report")
         found = found[:limit]
-        kept = {path.name for path in found}
-        others = [path for path in others if path.name in kept]
+        kept = {each.path.name for each in found}
+        others = [each for each in others if each.path.name in kept]
     store = output / "finished"
     store.mkdir(parents=True, exist_ok=True)
 
     console = Console(stderr=True)
-    videos, skipped = _measure(found, options, jobs, store, console)
-    baselines, more_skipped = _measure(others, options, jobs, store, console)
+    videos, skipped, notes = _measure(found, options, jobs, store, console)
+    baselines, more_skipped, more_notes = _measure(others, options, jobs, store, console)
     report = Report(
         videos=videos,
         baseline=baselines,
         skipped=[*skipped, *more_skipped],
         options=options,
-        warnings=[*warnings, *set_warnings([*videos, *baselines])],
+        warnings=[*warnings, *notes, *more_notes, *set_warnings([*videos, *baselines])],
         failed=failures(conditions, videos),
     )
     _show(report, format_, output)
@@ -145,25 +154,31 @@ def evaluate(
 
 
 def _measure(
-    paths: Sequence[Path], options: Options, jobs: int, store: Path, console: Console
-) -> tuple[list[VideoResult], list[Skipped]]:
-    """Measure videos with a progress bar; sorts results from skipped files."""
-    from tethercache.evaluation.measure import Skipped, measure_all
+    inputs: Sequence[Input], options: Options, jobs: int, store: Path, console: Console
+) -> tuple[list[VideoResult], list[Skipped], list[str]]:
+    """Measure videos with a progress bar; sorts results, skipped files and notes apart."""
+    from tethercache.evaluation.measure import Skipped
+    from tethercache.evaluation.stored import measure_all
 
     videos: list[VideoResult] = []
     skipped: list[Skipped] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    notes: list[str] = []
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("measuring", total=len(paths))
-        for path, result, _ in measure_all(paths, options, jobs=jobs, store=store):
-            progress.update(task, advance=1, description=path.name[:40])
+        task = progress.add_task("measuring", total=len(inputs))
+        for outcome in measure_all(inputs, options, jobs=jobs, store=store):
+            result = outcome.result
+            progress.update(task, advance=1, description=one_line(result.name)[-40:])
             if isinstance(result, Skipped):
                 skipped.append(result)
             else:
                 videos.append(result)
+            if outcome.note:
+                notes.append(outcome.note)
     return (
         sorted(videos, key=lambda video: (video.name, video.path)),
         sorted(skipped, key=lambda file: (file.name, file.path)),
+        sorted(notes),
     )
 
 
@@ -177,7 +192,7 @@ def _show(report: Report, format_: Format, output: Path) -> None:
             out.print(table)
             out.print()
         for line in reports.sentences(report):
-            out.print(line, highlight=False, markup=False)
+            out.print(line, highlight=False, markup=False, soft_wrap=True)
     else:
         make = {
             Format.JSON: reports.to_json,
@@ -186,10 +201,10 @@ def _show(report: Report, format_: Format, output: Path) -> None:
         }[format_]
         print(make(report), end="")
     for skipped in report.skipped:
-        print(f"skipped: {skipped.path} {skipped.reason}", file=sys.stderr)
+        print(one_line(f"skipped: {skipped.path} {skipped.reason}"), file=sys.stderr)
     for text in report.failed:
-        print(f"failed: {text}", file=sys.stderr)
-    print(f"report: {written[-1]}", file=sys.stderr)
+        print(one_line(f"failed: {text}"), file=sys.stderr)
+    print(one_line(f"report: {written[-1]}"), file=sys.stderr)
 
 
 def _list(format_: Format, suite: Suite, weights_dir: Path | None) -> int:

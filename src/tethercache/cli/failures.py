@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from tethercache.cli.output import printable
 from tethercache.errors import TetherCacheError
+from tethercache.text import printable
 
 _debugging = False
 

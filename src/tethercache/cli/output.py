@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import codecs
-import json
 import logging
 import os
 import sys
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
+from tethercache.text import escaped, printable
+
 _ESCAPE = "tethercache.escape"
-_TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-
-
-def printable(text: str) -> str:
-    """Text without characters that command a terminal or turn it around: they are shown as escapes.
-
-    Names of files and words in them come from anywhere.
-    """
-    return "".join(_escaped(c) if _is_command(c) else c for c in text)
-
-
-def _is_command(character: str) -> bool:
-    if character in "\n\t":
-        return False
-    return (
-        unicodedata.category(character) in ("Cc", "Cs")
-        or unicodedata.bidirectional(character) in _TURNS
-    )
-
-
-def _escaped(character: str) -> str:
-    """As JSON has it, so that a line of JSON stays one."""
-    return json.dumps(character)[1:-1]
 
 
 def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(map(_escaped, error.object[error.start : error.end])), error.end
+    return "".join(map(escaped, error.object[error.start : error.end])), error.end
 
 
 codecs.register_error(_ESCAPE, _escape_unencodable)

@@ -13,17 +13,20 @@ from rich.console import Console
 from rich.table import Table
 
 from tethercache.cli.failures import FAILED
+from tethercache.text import one_line, printable
 
 
 def run(
     paths: Sequence[Path], output: Path, weights_dir: Path | None, format_: str, limit: int | None
 ) -> int:
     """Read or make the scores, write results.json and print them; returns the exit status."""
-    from tethercache.evaluation.measure import find_videos, rounded
+    from tethercache.evaluation.inputs import find_inputs
+    from tethercache.evaluation.measure import rounded
     from tethercache.evaluation.vbench.aggregate import aggregate
     from tethercache.evaluation.vbench.documents import is_finished_run
     from tethercache.evaluation.vbench.results import read_results
     from tethercache.evaluation.vbench.summary import as_json
+    from tethercache.video.files import write_atomically
 
     if weights_dir is None:
         if len(paths) != 1 or not is_finished_run(paths[0]):
@@ -41,14 +44,14 @@ def run(
         from tethercache.evaluation.vbench.score import score_videos
         from tethercache.evaluation.vbench.weights import WEIGHTS
 
-        videos = find_videos(paths)[:limit]
-        scores = score_videos(videos, weights_dir, output / "vbench", device=_device())
+        inputs = find_inputs(paths, without=output)[:limit]
+        scores = score_videos(inputs, weights_dir, output / "vbench", device=_device())
         scored = aggregate(scores).scores
         incomplete = bool(scores.problems) or any(name not in scored for name in WEIGHTS)
     made = as_json(scores)
     output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(rounded(made, digits=17), indent=1, ensure_ascii=False) + "\n"
-    (output / "results.json").write_text(text, encoding="utf-8")
+    text = printable(json.dumps(rounded(made, digits=17), indent=1, ensure_ascii=False)) + "\n"
+    write_atomically(output / "results.json", text.encode())
     if format_ == "json":
         print(text, end="")
     elif format_ == "table":
@@ -56,7 +59,7 @@ def run(
     else:
         _print_rows(made, format_)
     for problem in made["problems"]:
-        print(f"problem: {problem}", file=sys.stderr)
+        print(one_line(f"problem: {problem}"), file=sys.stderr)
     return FAILED if incomplete else 0
 
 
@@ -107,13 +110,13 @@ def _print_tables(made: dict[str, Any]) -> None:
         if said:
             console.print(f"{name}: {'; '.join(said)}", highlight=False, markup=False)
     for note in made["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        console.print(one_line(f"note: {note}"), highlight=False, markup=False)
     if made["partial"]:
         count = len(made["missing"])
         are = "dimension is" if count == 1 else "dimensions are"
         console.print(f"partial: {count} {are} missing, so no total:")
         for name, reason in made["missing"].items():
-            console.print(f"  {name}: {reason}", highlight=False, markup=False)
+            console.print(one_line(f"  {name}: {reason}"), highlight=False, markup=False)
 
 
 def _print_rows(made: dict[str, Any], format_: str) -> None:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import hashlib
 import json
 import math
-import os
 from array import array
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +24,13 @@ from tethercache.evaluation.drift import (
     stretches,
     vde,
 )
+from tethercache.evaluation.images import file_hash, probe, timed_frames
 from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.metrics.frame import Frame, Image
 from tethercache.evaluation.metrics.metric import Change, Metric, Series, Whole
 from tethercache.evaluation.verdict import THRESHOLDS, judge
-from tethercache.video import UnreadableVideoError, VideoInfo, probe, read_timed_frames
+from tethercache.video import UnreadableVideoError, VideoInfo
 
-VIDEO_SUFFIXES = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
-AUDIO_SUFFIXES = {".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"}
 MEASURE_VERSION = 1
 """Raised when what is computed around the metrics changes, so that old results are not reused."""
 
@@ -59,16 +53,20 @@ class Options:
         chunk: pixel frames of a generated chunk, for the flicker at its joins.
         first_chunk: pixel frames of the first chunk.
         embed: also measure the metrics that need the extra `embed`.
+        image_fps: frames a second of folders of images, which do not say it.
     """
 
     every: int = 2
     chunk: int = 12
     first_chunk: int = 9
     embed: bool = False
+    image_fps: float = 16.0
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"`every` ({self.every}) must be at least 1")
+        if not 0.1 <= self.image_fps <= 1000:  # also what is no number
+            raise ValueError(f"`image_fps` ({self.image_fps}) must be between 0.1 and 1000")
         self.metrics()
 
     def metrics(self) -> dict[str, Metric]:
@@ -85,7 +83,8 @@ class Options:
         versions = {
             METRICS.spec(metric, full=True): metric.version for metric in self.metrics().values()
         }
-        return json.dumps([MEASURE_VERSION, self.every, versions], sort_keys=True)
+        settings = [MEASURE_VERSION, self.every, self.image_fps, versions]
+        return json.dumps(settings, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -144,28 +143,6 @@ class Skipped:
     reason: str
 
 
-def find_videos(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are, and the videos of folders, sorted by name.
-
-    Sound files are listed too, so that they are named as skipped and not overlooked.
-
-    Raises:
-        ValueError: there is no such file or folder, or there are no videos.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            wanted = VIDEO_SUFFIXES | AUDIO_SUFFIXES
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in wanted and p.is_file())
-        elif path.exists():
-            found.append(path)
-        else:
-            raise ValueError(f"no such file or folder: {path}")
-    if not found:
-        raise ValueError(f"no videos in {', '.join(map(str, paths))}")
-    return list(dict.fromkeys(found))
-
-
 def measure_video(path: Path, options: Options | None = None) -> VideoResult:
     """Evaluate one video.
 
@@ -174,32 +151,16 @@ def measure_video(path: Path, options: Options | None = None) -> VideoResult:
     """
     options = options or Options()
     try:
-        if not path.stat().st_size:
+        if path.is_file() and not path.stat().st_size:
             raise SkippedVideoError("is empty")
         digest = file_hash(path)
-        info = probe(path)
+        info = probe(path, options.image_fps)
         _check(path, info)
         return _measure(path, digest, info, options)
     except UnreadableVideoError as error:
         raise SkippedVideoError(_without_path(error, path)) from error
     except OSError as error:
         raise SkippedVideoError(error.strerror or str(error)) from error
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if _HAS_DIGEST else _digest(file)
-
-
-_HAS_DIGEST = hasattr(hashlib, "file_digest")  # from Python 3.11 on
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _without_path(error: Exception, path: Path) -> str:
@@ -274,7 +235,7 @@ def _measure(path: Path, digest: str, info: VideoInfo, options: Options) -> Vide
     thumbnails: list[str] = []
     gaps = array("d")
     frame: Frame | None = None
-    for index, (time, rgb) in enumerate(read_timed_frames(path)):
+    for index, (time, rgb) in enumerate(timed_frames(path, options.image_fps)):
         if frame is not None:
             frame.forget_previous()
             gaps.append(time - frame.time)
@@ -397,74 +358,6 @@ def _thumbnail(rgb: Image) -> str:
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 82])
     return base64.b64encode(encoded.tobytes()).decode()
-
-
-def measure_all(
-    paths: Sequence[Path], options: Options, *, jobs: int = 1, store: Path | None = None
-) -> Iterator[tuple[Path, VideoResult | Skipped, bool]]:
-    """Evaluate many videos; one that cannot be is skipped, and the rest goes on.
-
-    Args:
-        paths: the files.
-        options: of the measurement.
-        jobs: processes.
-        store: a folder of finished results, by the hash of file and options, that are not measured
-            again.
-
-    Yields:
-        path, result, and whether it was in the store; in the order in which they are finished.
-    """
-    if jobs < 1:
-        raise ValueError(f"`jobs` ({jobs}) must be at least 1")
-    if jobs == 1 or len(paths) == 1:
-        for path in paths:
-            yield path, *_stored(path, options, store)
-        return
-    with ProcessPoolExecutor(
-        min(jobs, len(paths)), mp_context=get_context("spawn"), initializer=_one_thread
-    ) as pool:
-        futures = {pool.submit(_stored, path, options, store): path for path in paths}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], *future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
-
-
-def _stored(path: Path, options: Options, store: Path | None) -> tuple[VideoResult | Skipped, bool]:
-    try:
-        kept = store and store / f"{_key(path, options)}.json"
-        if kept and kept.is_file() and (result := _read(kept, path)):
-            return result, True
-        result = measure_video(path, options)
-    except SkippedVideoError as error:
-        return Skipped(path.name, str(path), str(error)), False
-    except OSError as error:
-        return Skipped(path.name, str(path), error.strerror or str(error)), False
-    if kept:
-        partial = kept.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(dataclasses.asdict(result)), encoding="utf-8")
-        partial.replace(kept)
-    return result, False
-
-
-def _key(path: Path, options: Options) -> str:
-    return hashlib.sha256(f"{file_hash(path)} {options.key()}".encode()).hexdigest()
-
-
-def _read(kept: Path, path: Path) -> VideoResult | None:
-    """A stored result under the name that the file has now; None if it is damaged."""
-    try:
-        record = json.loads(kept.read_text(encoding="utf-8"))
-        return VideoResult(**record | {"name": path.name, "path": str(path)})
-    except (ValueError, TypeError):
-        return None
 
 
 def rounded(value: Any, digits: int = 6) -> Any:

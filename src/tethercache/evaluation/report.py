@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,9 @@ from rich.table import Table
 from tethercache.evaluation.measure import VideoResult, rounded
 from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.page import page
-from tethercache.evaluation.suite import Report, better, compare
+from tethercache.evaluation.suite import Report, better, compare, worst_first
+from tethercache.text import one_line, printable
+from tethercache.video.files import write_atomically
 
 SHORT = {
     "colour_difference": "ΔE",
@@ -37,18 +40,17 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         "results.json": to_json(report),
         "results.csv": to_csv(report),
         "report.md": to_markdown(report),
-        "report.html": page(report),
+        "report.html": printable(page(report)),
     }
     for name, content in contents.items():
-        partial = folder / f"{name}.partial"
-        partial.write_text(content, encoding="utf-8", newline="")
-        partial.replace(folder / name)
+        write_atomically(folder / name, content.encode())
     return [folder / name for name in contents]
 
 
 def to_json(report: Report) -> str:
     """The whole report, one schema."""
-    return json.dumps(rounded(report.as_json()), indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(rounded(report.as_json()), indent=1, ensure_ascii=False)
+    return printable(text) + "\n"  # its escapes are those of JSON
 
 
 def _measured(report: Report) -> list[str]:
@@ -65,12 +67,26 @@ def to_csv(report: Report) -> str:
         for video in videos:
             values = [rounded(video.metrics.get(name)) for name in names]
             size = [rounded(video.video["seconds"]), rounded(video.video["fps"])]
-            notes = "; ".join([*video.notes, *video.warnings])
-            writer.writerow([label, video.name, video.verdict, *values, *size, notes])
+            notes = _cell("; ".join([*video.reasons, *video.notes, *video.warnings]))
+            writer.writerow([label, _cell(video.name), video.verdict, *values, *size, notes])
     for skipped in report.skipped:
-        row = ["skipped", skipped.name, "", *[""] * len(names), "", "", skipped.reason]
+        row = [
+            "skipped",
+            _cell(skipped.name),
+            "",
+            *[""] * len(names),
+            "",
+            "",
+            _cell(skipped.reason),
+        ]
         writer.writerow(row)
     return out.getvalue()
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    text = one_line(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def to_markdown(report: Report) -> str:
@@ -82,10 +98,11 @@ def to_markdown(report: Report) -> str:
             lines += [f"## {label}", ""]
             lines += _markdown_row(["video", "verdict", *[SHORT[name] for name in names], "notes"])
             lines += ["|---" * (len(names) + 3) + "|"]
-            for video in videos:
+            for video in worst_first(videos):
                 values = [number(video.metrics.get(name)) for name in names]
-                notes = "; ".join([*video.reasons, *video.notes, *video.warnings])
-                lines += _markdown_row([video.name, f"**{video.verdict}**", *values, notes])
+                notes = _markdown("; ".join([*video.reasons, *video.notes, *video.warnings]))
+                name = _markdown(video.name)
+                lines += _markdown_row([name, f"**{video.verdict}**", *values, notes])
             lines += [""]
     if pairs := report.pairs():
         lines += [f"## {len(pairs)} pairs", ""]
@@ -95,12 +112,19 @@ def to_markdown(report: Report) -> str:
         lines += [line for row in _pair_rows(report) for line in _markdown_row(row)]
         lines += [""]
     for title, texts in _closing(report):
-        lines += [f"## {title}", "", *[f"* {text}" for text in texts], ""]
+        lines += [f"## {title}", "", *[f"* {_markdown(text)}" for text in texts], ""]
     return "\n".join(lines)
 
 
+def _markdown(text: str) -> str:
+    """Text that Markdown shows as it is: no HTML, links, pictures or marks."""
+    escaped = re.sub(r"([\\`*\[\]~|#])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", one_line(text))
+    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escaped.replace("://", ":&#47;/")
+
+
 def _markdown_row(cells: Sequence[str]) -> list[str]:
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"]
+    return ["| " + " | ".join(cells) + " |"]
 
 
 def _closing(report: Report) -> list[tuple[str, list[str]]]:
@@ -164,12 +188,12 @@ def _video_table(title: str, videos: Sequence[VideoResult], names: Sequence[str]
     for name in names:
         table.add_column(SHORT[name], justify="right", no_wrap=True)
     table.add_column("onset", justify="right", no_wrap=True)
-    for video in videos:
+    for video in worst_first(videos):
         onsets = [second for second in video.onset.values() if second is not None]
         cuts = video.metrics.get("cuts") or 0
         plural = "cut" if cuts == 1 else "cuts"
         table.add_row(
-            escape(video.name),
+            escape(one_line(video.name)),
             f"[{STYLE[video.verdict]}]{video.verdict}[/]" + (f", {cuts:.0f} {plural}" * bool(cuts)),
             *[number(video.metrics.get(name)) for name in names],
             f"{min(onsets):.0f} s" if onsets else "",
@@ -181,10 +205,10 @@ def sentences(report: Report) -> list[str]:
     """What the tables cannot say: reasons, notes and warnings, a line each."""
     lines = []
     for label, videos in (("", report.videos), ("baseline ", report.baseline)):
-        for video in videos:
+        for video in worst_first(videos):
             said = [*video.reasons, *video.notes, *video.warnings]
-            lines += [f"{label}{video.name}: {'; '.join(said)}"] * bool(said)
-    lines += report.warnings
+            lines += [one_line(f"{label}{video.name}: {'; '.join(said)}")] * bool(said)
+    lines += map(one_line, report.warnings)
     pairs = report.pairs()
     if report.baseline and not pairs:
         lines.append("no video of the baseline has the name of one of ours")

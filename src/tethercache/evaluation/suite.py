@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 import platform
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -48,9 +50,18 @@ class Report:
     failed: list[str] = field(default_factory=list)
 
     def pairs(self) -> list[tuple[VideoResult, VideoResult]]:
-        """Videos of the same name: ours and the baseline's."""
+        """Videos of one name, ours and the baseline's: of one path, else of one file name."""
         others = {video.name: video for video in self.baseline}
-        return [(video, others[video.name]) for video in self.videos if video.name in others]
+        count = Counter(_file_name(video) for video in self.baseline)
+        files = {_file_name(video): video for video in self.baseline}
+        pairs = []
+        for video in self.videos:
+            other = others.get(video.name)
+            if other is None and count[_file_name(video)] == 1:
+                other = files[_file_name(video)]
+            if other is not None:
+                pairs.append((video, other))
+        return pairs
 
     def as_json(self) -> dict[str, Any]:
         """The content of results.json; its keys stay as they are while the schema's number does."""
@@ -77,6 +88,20 @@ class Report:
             }
             made["pairs"] = compare(self.pairs())
         return made
+
+
+def worst_first(videos: Sequence[VideoResult]) -> list[VideoResult]:
+    """The order of whoever reads: drifting before stable, and more symptoms before fewer."""
+
+    def badness(video: VideoResult) -> tuple[int, int, int, str]:
+        words = [_ORDER.index(word) for word in video.components.values()]
+        return -_ORDER.index(video.verdict), -sum(words), -len(video.notes), video.name
+
+    return sorted(videos, key=badness)
+
+
+def _file_name(video: VideoResult) -> str:
+    return video.name.rpartition("/")[2]
 
 
 def set_warnings(videos: Sequence[VideoResult]) -> list[str]:
@@ -191,13 +216,20 @@ def parse_conditions(expression: str, options: Options) -> list[Condition]:
             raise ValueError(f"--fail-on `{text}` needs --embed")
         if sign not in _COMPARE:
             raise ValueError(f"--fail-on `{text}` must compare with one of >, >=, <, <=")
-        try:
-            conditions.append(Condition(text, name, sign, float(limit)))
-        except ValueError:
-            raise ValueError(f"--fail-on `{text}`: `{limit}` is no number") from None
+        conditions.append(Condition(text, name, sign, _limit(text, limit)))
     if not conditions:
         raise ValueError("--fail-on must not be empty")
     return conditions
+
+
+def _limit(text: str, limit: str) -> float:
+    try:
+        number = float(limit)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"--fail-on `{text}`: `{limit}` is no number")
+    return number
 
 
 def failures(conditions: Sequence[Condition], videos: Sequence[VideoResult]) -> list[str]:

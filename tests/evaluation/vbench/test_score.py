@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.evaluation.scenes import write
+from tethercache.evaluation.inputs import Input, find_inputs
 from tethercache.evaluation.vbench.aggregate import aggregate, fuse
 from tethercache.evaluation.vbench.clips import split_video
 from tethercache.evaluation.vbench.score import score_videos
@@ -67,7 +68,8 @@ def test_scoring_skips_what_has_no_weights_and_fuses_the_rest(tmp_path: Path) ->
                 (weights / weight.path).touch()
     video = write(tmp_path / "a.mp4", seconds=5)
     split_video(write(tmp_path / "old.mp4", seconds=3), tmp_path / "work/clips")
-    run = score_videos([video, tmp_path / "gone.mp4"], weights, tmp_path / "work")
+    gone = Input(tmp_path / "gone.mp4", "gone.mp4", "gone.mp4")
+    run = score_videos([*find_inputs([video]), gone], weights, tmp_path / "work")
     assert set(aggregate(run).scores) == {"temporal_flickering", "imaging_quality"}
     assert aggregate(run).scores["imaging_quality"] == pytest.approx(0.8)
     missing = aggregate(run).missing
@@ -81,7 +83,10 @@ def test_scoring_skips_what_has_no_weights_and_fuses_the_rest(tmp_path: Path) ->
 
     calls = len(FakeVBench.calls)
     run = score_videos(
-        [video], weights, tmp_path / "work", embedders={"subject_consistency": embedder}
+        find_inputs([video]),
+        weights,
+        tmp_path / "work",
+        embedders={"subject_consistency": embedder},
     )
     assert len(FakeVBench.calls) == calls  # finished dimensions are read
     expected = fuse("subject_consistency", 0.8, 1.0)
@@ -93,7 +98,7 @@ def test_scoring_skips_what_has_no_weights_and_fuses_the_rest(tmp_path: Path) ->
 def test_another_video_of_the_same_name_is_scored_anew(tmp_path: Path) -> None:
     def scored(path: Path) -> int:
         before = len(FakeVBench.calls)
-        score_videos([path], tmp_path, tmp_path / "work")
+        score_videos(find_inputs([path]), tmp_path, tmp_path / "work")
         return len(FakeVBench.calls) - before
 
     video = write(tmp_path / "a.mp4", seconds=1)
@@ -110,6 +115,8 @@ def test_without_the_package_every_dimension_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tethercache.evaluation.vbench.score.find_spec", lambda name: None)
-    run = score_videos([write(tmp_path / "a.mp4", seconds=1)], tmp_path, tmp_path / "work")
+    run = score_videos(
+        find_inputs([write(tmp_path / "a.mp4", seconds=1)]), tmp_path, tmp_path / "work"
+    )
     assert run.clips == {}
     assert "`vbench` is not installed" in run.absent["temporal_flickering"]

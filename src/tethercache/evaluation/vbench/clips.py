@@ -28,13 +28,16 @@ def plan_clips(num_frames: int, fps: float, seconds: int) -> list[range]:
     return clips
 
 
-def split_video(path: Path, folder: Path, seconds: int = CUSTOM_CLIP_SECONDS) -> list[Path]:
+def split_video(
+    path: Path, folder: Path, seconds: int = CUSTOM_CLIP_SECONDS, *, name: str = ""
+) -> list[Path]:
     """Write a video's clips as `NAME_000.mp4`, ...; reads it once and holds no more than a frame.
 
     Args:
         path: the long video.
         folder: where the clips go; made if need be.
         seconds: length of a clip.
+        name: of the clips; by default that of the file.
 
     Returns:
         The clips in order; a video that is shorter than one is `NAME_full.mp4`.
@@ -43,9 +46,8 @@ def split_video(path: Path, folder: Path, seconds: int = CUSTOM_CLIP_SECONDS) ->
     clips = plan_clips(info.num_frames, float(info.fps), seconds)
     folder.mkdir(parents=True, exist_ok=True)
     whole = len(clips) == 1 and len(clips[0]) < int(info.fps) * seconds
-    paths = [
-        folder / f"{path.stem}_{'full' if whole else f'{i:03d}'}.mp4" for i in range(len(clips))
-    ]
+    name = name or path.stem
+    paths = [folder / f"{name}_{'full' if whole else f'{i:03d}'}.mp4" for i in range(len(clips))]
     length = len(clips[0])
     with ExitStack() as stack:
         writers: dict[int, VideoWriter] = {}

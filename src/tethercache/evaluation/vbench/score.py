@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tethercache.evaluation.measure import file_hash
+from tethercache.evaluation.images import file_hash
+from tethercache.evaluation.inputs import Input
 from tethercache.evaluation.metrics.frame import Image
 from tethercache.evaluation.vbench.aggregate import ClipScore, Run, consistency
 from tethercache.evaluation.vbench.clips import split_video
@@ -35,7 +36,7 @@ Embed = Callable[[Sequence[Image]], list[Any]]
 
 
 def score_videos(
-    videos: Sequence[Path],
+    videos: Sequence[Input],
     weights_dir: Path,
     folder: Path,
     *,
@@ -45,7 +46,7 @@ def score_videos(
     """Split videos into clips, score the clips, and fuse the consistencies.
 
     Args:
-        videos: the long videos; each name counts once.
+        videos: the long videos.
         weights_dir: VBench's cache folder and torch.hub's, in one.
         folder: where clips and VBench's results go; a dimension that was finished with the same
             videos, by name and content, is not scored again.
@@ -59,12 +60,15 @@ def score_videos(
     hashes: dict[str, str] = {}
     problems = []
     for video in videos:
+        name = _clip_name(video, taken=clips)
         try:
-            digest = file_hash(video)
-            clips[video.stem] = split_video(video, folder / "clips")
-            hashes[video.stem] = digest
+            if video.problem:
+                raise UnreadableVideoError(video.problem)
+            digest = file_hash(video.path)
+            clips[name] = split_video(video.path, folder / "clips", name=name)
+            hashes[name] = digest
         except (UnreadableVideoError, OSError, ValueError) as error:
-            problems.append(f"{video} is skipped: {' '.join(str(error).split())}")
+            problems.append(f"{video.shown} is skipped: {' '.join(str(error).split())}")
     if not clips:
         return Run({}, problems=problems)
     wanted = {path for paths in clips.values() for path in paths}
@@ -95,6 +99,13 @@ def score_videos(
             reason = " ".join(str(error).split())
             absent[name] = f"VBench failed: {type(error).__name__}: {reason}"
     return Run(scores, problems=problems, absent=absent)
+
+
+def _clip_name(video: Input, taken: Mapping[str, object]) -> str:
+    """What the clips of a video are called, unlike those of others."""
+    whole = video.name.replace("/", " - ")
+    short = whole.removesuffix(video.path.suffix)
+    return whole if short in taken else short
 
 
 def _inside_clips(
