@@ -9,8 +9,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-# toy tensors: a second thread costs more than it brings
+# toy tensors: a second thread costs more than it brings, and many times more where other programs
+# are at work; the variables are for the programs that tests start
 torch.set_num_threads(1)
+for library in ("OMP", "MKL", "OPENBLAS"):
+    os.environ[f"{library}_NUM_THREADS"] = "1"
 
 settings.register_profile(
     "default",

@@ -11,10 +11,15 @@ from tethercache.execution import (
     ATTENTION,
     Execution,
     choose_attention,
+    default_threads,
     overlap_choices,
+    overlap_pays,
     require_compiler,
     usable_attention,
 )
+from tethercache.memory import WAN_1_3B
+from tethercache.models import fetch, find
+from tethercache.models.sizes import measure
 
 
 @pytest.mark.parametrize(
@@ -80,6 +85,31 @@ def test_overlap_pays_where_cores_are_idle(monkeypatch: pytest.MonkeyPatch) -> N
         assert overlap_choices(Execution(overlap="on"), "cpu") == (True,)
         assert overlap_choices(Execution(overlap="off"), "cuda") == (False,)
     assert overlap_choices(Execution(), "cuda") == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("count", "small", "large"),
+    [(1, 1, 6), (2, 1, 6), (4, 1, 6), (8, 2, 6), (16, 4, 6), (96, 4, 6)],
+)
+def test_a_small_model_takes_few_threads_and_a_large_one_all(
+    monkeypatch: pytest.MonkeyPatch, count: int, small: int, large: int
+) -> None:
+    monkeypatch.setattr(execution, "cores", lambda: count)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: large)  # what PyTorch takes of itself
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert default_threads(execution.LARGE - 1) == small
+    assert default_threads(execution.LARGE) == large
+    assert overlap_pays("cpu") is (count >= 2 * large)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: small)
+    assert overlap_pays("cpu") is (count > 1)  # so the second core decodes
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert default_threads(1) == default_threads(execution.LARGE) == 3
+
+
+def test_the_shipped_model_is_small_and_a_published_one_large() -> None:
+    assert measure(fetch(find("tiny"))).activations < execution.LARGE
+    assert WAN_1_3B.activations >= execution.LARGE
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""How a video is computed: attention backend, compiled code, decoding beside denoising.
+"""How a video is computed: attention backend, compiled code, threads, decoding beside denoising.
 
 None of this changes what is computed, but for rounding, and for the preview, which says so.
 """
@@ -24,6 +24,12 @@ ATTENTION = {
     "sage": "sage",
 }
 """Backends by our names, and what diffusers' dispatcher calls them."""
+
+LARGE = 500_000
+"""Numbers of a chunk's activations (tokens x channels) from which a model is worth all cores."""
+
+MOST_THREADS = 512
+"""More than there is work for, and few enough for any system to start."""
 
 _SAME = 0.05  # of values of variance 1; Sage quantises
 
@@ -140,10 +146,9 @@ def overlap_choices(execution: Execution, device: torch.device | str) -> tuple[b
 def overlap_pays(device: torch.device | str) -> bool:
     """Whether decoding beside denoising is faster than one after the other.
 
-    On a GPU it is worth a second stream. On a CPU, PyTorch's operations take all threads of its
-    pool anyway, and two of them at a time would only disturb each other: it pays where the cores
-    are at least twice the threads (`OMP_NUM_THREADS`, `torch.set_num_threads`). The number of
-    threads itself is never changed, because results depend on it in the last bit.
+    On a GPU it is worth a second stream. On a CPU the decoder takes as many threads as the
+    transformer, and more threads than cores only disturb each other: it pays where the cores are at
+    least twice the threads, see `default_threads`.
     """
     import torch
 
@@ -151,6 +156,37 @@ def overlap_pays(device: torch.device | str) -> bool:
     if kind != "cpu":
         return kind == "cuda"
     return cores() >= 2 * torch.get_num_threads()
+
+
+def default_threads(activations: int) -> int:
+    """The number of PyTorch's threads for a model on this CPU, whatever else it does just now.
+
+    The threads of an operation wait for the slowest of them. In a large model an operation takes so
+    long that this costs no more than the share of a core that another program takes, so all cores
+    are worth it. In a small one the waiting itself is most of the time as soon as another program
+    needs one of the cores; there a quarter of the cores, at most four, is as fast together with
+    decoding beside it, and leaves room. `OMP_NUM_THREADS`, if it is set, decides for both.
+
+    Args:
+        activations: tokens of a chunk times channels of a token.
+    """
+    import torch
+
+    if activations >= LARGE or "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads()
+    return min(max(1, cores() // 4), 4)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def check_threads(number: int | None) -> None:
+    """Raise `ValueError` if `--threads` is no number of threads that a program may start."""
+    if number is not None and not 1 <= number <= MOST_THREADS:
+        bound = "least 1" if number < 1 else f"most {MOST_THREADS}"
+        raise ValueError(f"--threads ({number}) must be at {bound}")
 
 
 def cores() -> int:

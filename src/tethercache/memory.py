@@ -62,6 +62,11 @@ class Sizes:
     text_length: int = 512
     vae_base: int = _VAE_BASE
 
+    @property
+    def activations(self) -> int:
+        """Numbers in the activations of a chunk, between two layers."""
+        return self.chunk * self.tokens * self.width
+
 
 WAN_1_3B = Sizes(
     transformer=1_418_996_800,

@@ -30,6 +30,7 @@ def bench(*arguments: object) -> int:
         (["--policy", "sinkk"], "did you mean `sink`?"),
         (["--chunks", "3"], "--chunks (3) must be at least 7"),
         (["--threads", "0"], "--threads (0) must be at least 1"),
+        (["--threads", "100000"], "--threads (100000) must be at most 512"),
         (["--output", "nowhere/speed.json"], "must lie in a folder that exists"),
         (["--attention", "none"], "`attention` (none) must be auto, native"),
         (["--device", "nonsense"], "--device nonsense cannot be used here"),
@@ -59,6 +60,7 @@ def test_the_table_comes_first_and_one_json_line_last(
     assert made == json.loads(file.read_text())
     assert status == (0 if made["quiet"] else 1)
     assert len(made["cases"]) == 5
+    assert made["threads"] == {"small": threads}
     heads = [line for line in table if line.startswith("case")]
     assert all(name in heads[0] for name in ("ms/chunk", "transformer", "cache", "waiting"))
     assert all(name in heads[1] for name in ("frames/s", "with decode", "peak MB", "of peak"))

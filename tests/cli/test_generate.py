@@ -42,11 +42,13 @@ def test_a_prompt_becomes_an_mp4_with_a_sidecar_that_repeats_it(
     video = tmp_path / "ball.mp4"
     options = ("--model", model, "--policy", "tethercache:alpha=0.5", "--seed", 3)
     assert generate(PROMPT, *options, "--seconds", 10, "-o", video, "--json") == 0
+    captured = capsys.readouterr()
+    assert "· 1 thread ·" in captured.err
     info = probe(video)
     assert (info.num_frames, info.fps, info.codec) == (160, 16, "h264")
     assert not list(tmp_path.glob("*.partial.mp4"))
 
-    out = capsys.readouterr().out.splitlines()
+    out = captured.out.splitlines()
     assert "160 frames" in out[0]
     assert "tethercache" in out[0]
     assert "frames/s" in out[0]
@@ -65,6 +67,19 @@ def test_a_prompt_becomes_an_mp4_with_a_sidecar_that_repeats_it(
     recorded = ("--policy", sidecar.policy, "--seed", sidecar.seed, "--model", sidecar.model)
     assert generate(sidecar.prompt, *recorded, "--seconds", 10, "-o", again) == 0
     assert again.read_bytes() == video.read_bytes()
+
+
+def test_the_number_of_threads_is_a_choice_that_is_recorded(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = tmp_path / "ball.mp4"
+    options = ("--model", model, "--latent-frames", 3, "--threads", 2, "-o", video)
+    try:
+        assert generate(PROMPT, *options) == 0
+    finally:
+        torch.set_num_threads(1)
+    assert "· 2 threads ·" in capsys.readouterr().err
+    assert read_sidecar(video).settings["threads"] == 2
 
 
 def test_several_prompts_and_samples_go_into_a_folder(model: Path, tmp_path: Path) -> None:
@@ -118,6 +133,8 @@ def test_the_embeddings_of_all_prompts_wait_on_the_cpu(
         ([PROMPT, "--seconds", "nan"], 2, "must be a positive number"),
         ([PROMPT, "--seconds", "soon"], 2, "'--seconds'"),
         ([PROMPT, "--seconds", "1", "--latent-frames", "3"], 2, "not both"),
+        ([PROMPT, "--threads", "0"], 2, "--threads (0) must be at least 1"),
+        ([PROMPT, "--threads", "513"], 2, "--threads (513) must be at most 512"),
         ([PROMPT, "--latent-frames", "0"], 2, "must be a whole number of at least 1"),
         ([PROMPT, "--num-samples", "0"], 2, "--num-samples (0)"),
         ([PROMPT, "--policy", "tethercash"], 2, "did you mean `tethercache`"),

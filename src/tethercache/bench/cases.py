@@ -58,6 +58,13 @@ class Model:
             4 if self.vae is None else self.vae.config.scale_factor_temporal
         )
 
+    @property
+    def activations(self) -> int:
+        """Numbers in the activations of a chunk, between two layers."""
+        config = self.transformer.config
+        width = config.num_attention_heads * config.attention_head_dim
+        return int(self.settings.chunk_size * self.tokens_per_frame * width)
+
     def steps(self) -> Steps:
         """The noise levels of the denoising passes."""
         from diffusers import FlowMatchLCMScheduler

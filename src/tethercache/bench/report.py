@@ -194,7 +194,8 @@ class Report:
         verdicts: case by case.
         device: where it was measured.
         chunks: timed chunks of each contestant.
-        peaks: operations a second of a large matrix product, by number format.
+        peaks: operations a second of a large matrix product, by number format and threads.
+        threads: of PyTorch, in each case.
         attention: attention backend of each case.
         compiled: whether the blocks were compiled.
     """
@@ -204,6 +205,7 @@ class Report:
     device: torch.device
     chunks: int
     peaks: dict[str, float]
+    threads: dict[str, int]
     attention: dict[str, str]
     compiled: bool
 
@@ -223,7 +225,7 @@ class Report:
             "chunks": self.chunks,
             "device": self.device.type,
             "dtype": sorted({row.dtype for row in self.rows}),
-            "threads": torch.get_num_threads(),
+            "threads": self.threads,
             "attention": self.attention,
             "compiled": self.compiled,
             "matrix_tflop_per_second": {k: _short(peak / 1e12) for k, peak in self.peaks.items()},

@@ -18,7 +18,7 @@ from tethercache.bench.meters import Clock, Timeline, matrix_peak, memory_meter
 from tethercache.bench.report import BARE, CONTROL, FIFO, SINK, Report, Row, verdicts
 from tethercache.bench.statistics import Ratio, paired_ratio, spread
 from tethercache.cache import Policy
-from tethercache.execution import ATTENTION, choose_attention
+from tethercache.execution import ATTENTION, choose_attention, counted, default_threads
 from tethercache.policies import POLICIES
 from tethercache.policies.window import Window
 
@@ -30,6 +30,7 @@ def measure(
     device: torch.device,
     dtype: torch.dtype | None = None,
     chunks: int = 9,
+    threads: int | None = None,
     attention: str = "auto",
     compile_blocks: bool = False,
     say: Callable[[str], None] = lambda line: None,
@@ -42,6 +43,7 @@ def measure(
         device: where to compute.
         dtype: number format; None: that of each case.
         chunks: timed chunks of each contestant, and so rounds.
+        threads: PyTorch's, which it keeps; None: on a CPU `execution.default_threads` of each case.
         attention: backend, see `execution.choose_attention`.
         compile_blocks: compile the transformer blocks. The bare transformer is not compiled, so it
             does not take part.
@@ -55,17 +57,22 @@ def measure(
             attention backend cannot be used.
     """
     field = contestants(policies, bare=not compile_blocks)
-    peaks: dict[torch.dtype, float] = {}
+    peaks: dict[str, float] = {}
     backends: dict[str, str] = {}
+    used: dict[str, int] = {}
     rows: list[Row] = []
     for name, case in cases.items():
         default = "float32" if device.type == "cpu" else "bfloat16"
         chosen = dtype or getattr(torch, case.dtype or default)
-        if chosen not in peaks:
-            say(f"matrix product in {_name(chosen)}")
-            peaks[chosen] = matrix_peak(device, chosen)
         say(f"{name}: {case.summary}, {_name(chosen)}")
         model = case.build(device, chosen)
+        if threads is not None or device.type == "cpu":
+            torch.set_num_threads(threads or default_threads(model.activations))
+        used[name] = torch.get_num_threads()
+        kind = f"{_name(chosen)} with {counted(used[name], 'thread')}"
+        if kind not in peaks:
+            say(f"matrix product in {kind}")
+            peaks[kind] = matrix_peak(device, chosen)
         head_dim = model.transformer.config.attention_head_dim
         backends[name] = choose_attention(attention, device, chosen, head_dim)
         budget = next(policy.budget for policy in field.values() if policy is not None)
@@ -91,14 +98,15 @@ def measure(
             steps=len(model.settings.sigmas),
             context_stops=True,
         )
-        rows += _rows(name, case, model, results, flops, peaks[chosen], device, chosen)
+        rows += _rows(name, case, model, results, flops, peaks[kind], device, chosen)
         del model, entered
     return Report(
         rows=rows,
         verdicts=verdicts(rows, cases),
         device=device,
         chunks=chunks,
-        peaks={_name(d): peak for d, peak in peaks.items()},
+        peaks=peaks,
+        threads=used,
         attention=backends,
         compiled=compile_blocks,
     )

@@ -15,7 +15,7 @@ from tethercache.bench import CASES, MIN_CHUNKS, default_cases
 from tethercache.cli.device import pick_device
 from tethercache.cli.failures import FAILED, Debug
 from tethercache.cli.generate import DType, _quiet_libraries
-from tethercache.execution import ATTENTION, Execution, require_compiler
+from tethercache.execution import ATTENTION, Execution, check_threads, require_compiler
 from tethercache.policies import POLICIES
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ def bench(
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(help="Threads of PyTorch.", show_default="as PyTorch chooses"),
+        typer.Option(
+            help="PyTorch's threads on a CPU.",
+            show_default="by the model's size and the number of cores, as for `generate`",
+        ),
     ] = None,
     attention: Annotated[
         str,
@@ -88,8 +91,7 @@ def bench(
             raise ValueError(f"unknown case `{name}` (known: {', '.join(CASES)})")
     if chunks < MIN_CHUNKS:
         raise ValueError(f"--chunks ({chunks}) must be at least {MIN_CHUNKS}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"--threads ({threads}) must be at least 1")
+    check_threads(threads)
     if output is not None and not output.parent.is_dir():
         raise ValueError(f"--output ({output}) must lie in a folder that exists")
     Execution(attention=attention, compile=compiled)
@@ -104,8 +106,6 @@ def bench(
     place = torch.device(pick_device(device))
     if compiled:
         require_compiler(place)
-    if threads is not None:
-        torch.set_num_threads(threads)
     _quiet_libraries()
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     report = measure(
@@ -114,6 +114,7 @@ def bench(
         device=place,
         dtype=None if dtype is None else getattr(torch, dtype.value),
         chunks=chunks,
+        threads=threads,
         attention=attention,
         compile_blocks=compiled,
         say=lambda line: progress.print(line, markup=False),

@@ -101,9 +101,11 @@ def _version(library: str) -> str:
 def _device_name(device: str) -> str:
     import torch
 
+    from tethercache.execution import cores
+
     if device.startswith("cuda"):
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)" if device == "cpu" else device
+    return f"{device} ({cores()} cores)" if device == "cpu" else device
 
 
 def _attention(device: str) -> str:

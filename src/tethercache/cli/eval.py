@@ -116,6 +116,9 @@ def evaluate(
     need("eval")
     if embed:
         need("embed")
+        import torch
+
+        torch.set_num_threads(1)  # one small picture at a time is not worth waiting for a busy core
 
     from tethercache.evaluation.inputs import find_inputs
     from tethercache.evaluation.measure import Options

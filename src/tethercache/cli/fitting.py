@@ -36,6 +36,22 @@ def parse_vram(text: str) -> int | None:
     return int(size * 2**30)
 
 
+def use_threads(number: int | None, device: str, parts: Parts) -> None:
+    """Set PyTorch's threads: to `number`, or to what suits a model on this CPU.
+
+    What another device computes needs no more than PyTorch has anyway.
+    """
+    import torch
+
+    from tethercache.execution import default_threads
+    from tethercache.models.sizes import measure
+
+    if number is None and device == "cpu":
+        number = default_threads(measure(parts).activations)
+    if number is not None:
+        torch.set_num_threads(number)
+
+
 def choose(
     parts: Parts, policy: Policy, device: str, dtype: str | None, vram: int | None, **extra: Any
 ) -> tuple[str, Placement]:

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from tethercache.cli.device import pick_device
 from tethercache.cli.failures import Debug
-from tethercache.cli.fitting import choose, parse_vram
+from tethercache.cli.fitting import choose, parse_vram, use_threads
 from tethercache.cli.inputs import (
     describe_extras,
     encode_prefix,
@@ -38,7 +38,9 @@ from tethercache.evaluation import need
 from tethercache.execution import (
     ATTENTION,
     Execution,
+    check_threads,
     choose_attention,
+    counted,
     overlap_choices,
     require_compiler,
 )
@@ -163,8 +165,8 @@ def generate(
         str,
         typer.Option(
             metavar="auto|on|off",
-            help="Decode a chunk while the next is denoised; auto: on a GPU, and on a CPU with "
-            "twice as many cores as threads. The frames stay the same.",
+            help="Decode a chunk while the next is denoised; auto: on a GPU, and on a CPU that has "
+            "at least twice as many cores as --threads. The frames stay the same.",
             rich_help_panel=_SPEED,
         ),
     ] = "auto",
@@ -177,6 +179,14 @@ def generate(
             rich_help_panel=_SPEED,
         ),
     ] = "vae",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="PyTorch's threads on a CPU; a video's record says how many it was made with.",
+            show_default="by the model's size and the number of cores",
+            rich_help_panel=_SPEED,
+        ),
+    ] = None,
     vae_dtype: Annotated[
         DType | None,
         typer.Option(
@@ -209,6 +219,7 @@ def generate(
     watched. Beside each video stands NAME.json with all that is needed to make it again.
     """
     execution = Execution(attention, compiled, overlap, decoder)
+    check_threads(threads)
     texts = _read_prompts(prompt, prompts)
     if num_samples < 1:
         raise ValueError(f"--num-samples ({num_samples}) must be at least 1")
@@ -252,6 +263,7 @@ def generate(
     plan = plan_video(parts.settings, chosen, prefix=prefix_latents(clip, parts.settings), **length)
     if clip is not None:
         warn_of_rate(clip, parts.settings)
+    use_threads(threads, place, parts)
     number_format, placement = choose(
         parts,
         chosen,
@@ -320,7 +332,8 @@ def generate(
     console = Console(stderr=True)
     console.print(
         f"policy [bold]{POLICIES.spec(chosen)}[/] · model {model} · seed {seed} · {place} "
-        f"{number_format} · attention {execution.attention}"
+        f"{number_format} · {counted(torch.get_num_threads(), 'thread')} · "
+        f"attention {execution.attention}"
         f"{' · compiled' * compiled}{' · overlapped' * placement.overlap} · "
         f"{plan.num_frames} frames at {pipe.settings.fps} fps",
         highlight=False,
