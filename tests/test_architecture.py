@@ -60,7 +60,7 @@ MAY_IMPORT = {
         "video",
     },
 }
-FREE = {"alignment", "arguments", "errors", "lazy", "registry", "text", "__version__"}
+FREE = {"alignment", "arguments", "errors", "foreign", "lazy", "registry", "text", "__version__"}
 
 
 def _imports(path: Path) -> set[str]:

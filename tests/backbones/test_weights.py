@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -292,3 +293,72 @@ def test_converting_and_loading_need_little_more_memory_than_the_model(tmp_path:
 def test_names_of_the_golden_file_are_all_renamed() -> None:
     names = {diffusers_name(name) for name in load_file(checkpoints.GOLDEN / "model.safetensors")}
     assert names == set(checkpoints.reference().state_dict())
+
+
+def strange_files(folder: Path) -> dict[str, tuple[type[TetherCacheError], str]]:
+    """Files that are not what they say, each with the error it must give."""
+    wan = checkpoints.plain()
+    (folder / "config.json").write_text(json.dumps(checkpoints.CONFIG))
+    one = torch.zeros(1)
+    far = {name: one.expand(tensor.shape) for name, tensor in wan.items()}
+    torch.save({"generator": far}, folder / "stride0.pt")
+    torch.save({"generator": far}, folder / "legacy.pt", _use_new_zipfile_serialization=False)
+    torch.save({"generator": dict.fromkeys(map(str, range(300)), torch.ones(64))}, folder / "v.pt")
+    torch.save({"generator": {"patch_embedding.weight": one.to("meta")}}, folder / "meta.pt")
+    torch.save({"generator": {"a": torch.eye(2).to_sparse()}}, folder / "sparse.pt")
+    with zipfile.ZipFile(folder / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * 10_000_000)
+    torch.save({"generator": {str(i): i for i in range(1 << 17)}}, folder / "many.pt")
+    save_file(wan | {"blocks.0.modulation": torch.zeros(1, 0, 128)}, folder / "none.safetensors")
+    os.mkfifo(folder / "pipe.pt")
+    (folder / "piped").mkdir()
+    os.mkfifo(folder / "piped/diffusion_pytorch_model.safetensors")
+    (folder / "index").mkdir()
+    (folder / "index/a.safetensors.index.json").write_text('{"weight_map": {"a": "' + "b" * 300)
+    (folder / "map").mkdir()
+    (folder / "map/a.safetensors.index.json").write_text('{"weight_map": [1]}')
+    (folder / "long").mkdir()
+    names = {"weight_map": {"a": "b" * 300}}
+    (folder / "long/a.safetensors.index.json").write_text(json.dumps(names))
+    return {
+        "stride0.pt": (DamagedModelError, "not to be believed: it declares"),
+        "legacy.pt": (DamagedModelError, "not to be believed: it declares"),
+        "v.pt": (DamagedModelError, "not to be believed: it declares"),
+        "bomb.pt": (DamagedModelError, "it declares 10.0 MB"),
+        "meta.pt": (WrongModelError, "1 tensors of a foreign kind"),
+        "sparse.pt": (WrongModelError, "1 tensors of a foreign kind"),
+        "many.pt": (WrongModelError, "no state dict"),
+        "none.safetensors": (WrongModelError, "holds nothing in 1 tensors"),
+        "pipe.pt": (DamagedModelError, "is not a file"),
+        "piped": (DamagedModelError, "is not a file"),
+        "index": (DamagedModelError, "cannot read"),
+        "map": (DamagedModelError, "no `weight_map`"),
+        "long": (MissingModelError, "lacks 1 shards"),
+        "x" * 300: (MissingModelError, "no checkpoint"),
+        "zero\0byte": (MissingModelError, "no checkpoint"),
+    }
+
+
+def test_what_a_file_declares_is_checked_before_it_is_believed(tmp_path: Path) -> None:
+    for name, (error, message) in strange_files(tmp_path).items():
+        with pytest.raises(error, match=message):
+            describe(read_checkpoint(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "hint", [{"num_heads": "4"}, {"num_heads": [4]}, {"num_heads": -4}, {"num_heads": 1e400}]
+)
+def test_a_configuration_of_nonsense_beside_a_checkpoint_tells_nothing(
+    hint: dict[str, object], tmp_path: Path
+) -> None:
+    path = checkpoints.self_forcing_dmd(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"dim": 128} | hint))
+    with pytest.raises(WrongModelError, match=r"heads.*config\.json"):
+        load_transformer(path)
+
+
+def test_the_advice_to_load_a_file_without_protection_is_not_passed_on(tmp_path: Path) -> None:
+    (tmp_path / "bad.pt").write_bytes(b"\x80\x02}q\x00(X\x01\x00\x00\x00ac__main__\nthing\nq\x01u.")
+    with pytest.raises(TetherCacheError) as raised:
+        read_checkpoint(tmp_path / "bad.pt")
+    assert "weights_only" not in str(raised.value)

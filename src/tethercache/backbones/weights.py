@@ -17,12 +17,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import pickle
 import re
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,10 +28,10 @@ from typing import Any
 import torch
 from diffusers import WanTransformer3DModel
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from tethercache.alignment import align
+from tethercache.arguments import number, whole_number
 from tethercache.errors import (
     DamagedModelError,
     MissingModelError,
@@ -41,6 +39,7 @@ from tethercache.errors import (
     UnsafeModelError,
     WrongModelError,
 )
+from tethercache.foreign import exists, read_json, reading, regular_file, some
 
 PREFERENCE = ("generator_ema", "generator", "model", "state_dict")
 """Which state dict of a training state is meant, first one present; EMA is what papers report."""
@@ -72,18 +71,12 @@ _RENAMES = tuple(
 _HEADS = {1536: 12, 3072: 24, 5120: 40}
 """Heads of the published Wan widths, 128 channels each; the tensors alone do not tell."""
 
-# what damaged zip archives, pickles and tensors make torch.load raise
-_UNREADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    EOFError,
-    MemoryError,
-    pickle.UnpicklingError,
-)
+MOST_TENSORS = 1 << 16
+"""Of one file; the largest Wan has about a thousand."""
+
+MOST_LAYERS = 1000
+
+_CUT = "it is damaged or cut off"
 
 
 def diffusers_name(name: str) -> str:
@@ -133,22 +126,23 @@ def read_checkpoint(path: str | Path, *, prefer: Sequence[str] = PREFERENCE) -> 
         WrongModelError: if it holds no state dict that `prefer` names.
     """
     path = Path(path)
-    if not path.exists():
+    if not exists(path):
         raise MissingModelError(f"no checkpoint at {path}")
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
         if (path / "transformer").is_dir():
             folder = path / "transformer"
         state: dict[str, Tensor] = {}
-        for file in _weight_files(folder):
+        for file in weight_files(folder):
             state |= _read_safetensors(file)
-        return Checkpoint(path, state, hints=_config_beside(folder))
+        return Checkpoint(path, state, hints=_hints(folder / "config.json"))
     kind = _kind(path)
     if kind == "safetensors":
-        hints = _config_beside(folder) | _metadata(path)
+        hints = _hints(folder / "config.json") | _metadata(path)
         return Checkpoint(path, _read_safetensors(path), hints=hints)
     key, state = _choose(_read_pickle(path, mmap=kind == "zip"), prefer, path)
-    return Checkpoint(path, state, key, _config_beside(folder))
+    _check_stored(state, path)
+    return Checkpoint(path, state, key, _hints(folder / "config.json"))
 
 
 def describe(checkpoint: Checkpoint, *, heads: int | None = None) -> dict[str, Any]:
@@ -176,12 +170,16 @@ def describe(checkpoint: Checkpoint, *, heads: int | None = None) -> dict[str, A
         text = shapes["condition_embedder.text_embedder.linear_1.weight"][1]
         freq = shapes["condition_embedder.time_embedder.linear_1.weight"][1]
         out = shapes["proj_out.weight"][0] // math.prod(patch)
-    except (KeyError, ValueError, IndexError):
+    except (KeyError, ValueError, IndexError, ZeroDivisionError):
         examples = ", ".join(list(checkpoint.state)[:3]) or "none"
         raise WrongModelError(
             f"{where} is not a Wan transformer: {len(names)} tensors, such as {examples}"
         ) from None
     blocks = {int(name.split(".")[1]) for name in names if re.match(r"blocks\.\d+\.", name)}
+    if empty := [name for name, shape in shapes.items() if 0 in shape]:
+        raise WrongModelError(f"{where} holds nothing in {some('tensors', empty)}")
+    if len(blocks) > MOST_LAYERS:
+        raise WrongModelError(f"{where} has {len(blocks)} blocks, more than {MOST_LAYERS}")
     if len(blocks) != max(blocks) + 1:
         raise WrongModelError(f"{where} has {len(blocks)} blocks, the last of number {max(blocks)}")
     hints = checkpoint.hints
@@ -189,15 +187,15 @@ def describe(checkpoint: Checkpoint, *, heads: int | None = None) -> dict[str, A
         hints = {}  # of another model that lies in the same folder
     known = heads or hints.get("num_heads") or hints.get("num_attention_heads")
     known = known or _HEADS.get(width)
-    if not known or width % int(known):
+    if not known or width % known:
         raise WrongModelError(
             f"the number of heads of {where} (width {width}) is not known; put the config.json "
             "of the original model next to it"
         )
     return {
         "patch_size": tuple(patch),
-        "num_attention_heads": int(known),
-        "attention_head_dim": width // int(known),
+        "num_attention_heads": known,
+        "attention_head_dim": width // known,
         "in_channels": channels,
         "out_channels": out,
         "text_dim": text,
@@ -205,7 +203,7 @@ def describe(checkpoint: Checkpoint, *, heads: int | None = None) -> dict[str, A
         "ffn_dim": ffn,
         "num_layers": max(blocks) + 1,
         "cross_attn_norm": "blocks.0.norm2.weight" in shapes,
-        "eps": float(hints.get("eps", 1e-6)),
+        "eps": hints.get("eps", 1e-6),
     }
 
 
@@ -243,13 +241,13 @@ def _assemble(
     """What `load_transformer` loads, as far as possible still on disk."""
     checkpoint = read_checkpoint(path, prefer=prefer)
     config = describe(checkpoint, heads=heads)
-    with torch.device("meta"):
+    with reading(path), torch.device("meta"):
         transformer = WanTransformer3DModel(**config)
+    _check_names(checkpoint, transformer.state_dict())
     # its tables are computed, not stored
     transformer.rope = type(transformer.rope)(
         config["attention_head_dim"], config["patch_size"], transformer.config.rope_max_seq_len
     )
-    _check_names(checkpoint, transformer.state_dict())
     state = {}
     for name in list(checkpoint.state):
         tensor = checkpoint.state.pop(name)  # so that no tensor is held twice
@@ -320,9 +318,9 @@ def _dtype_of(name: str, stored: torch.dtype, wanted: torch.dtype | None) -> tor
 def _check_names(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> None:
     given = {diffusers_name(name): (name, t) for name, t in checkpoint.state.items()}
     problems = [
-        _some("missing", sorted(set(expected) - set(given))),
-        _some("unexpected", sorted(given[name][0] for name in set(given) - set(expected))),
-        _some(
+        some("missing", sorted(set(expected) - set(given))),
+        some("unexpected", sorted(given[name][0] for name in set(given) - set(expected))),
+        some(
             "of another shape",
             [
                 f"{given[name][0]} {list(given[name][1].shape)} for {list(expected[name].shape)}"
@@ -330,7 +328,7 @@ def _check_names(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> None
                 if name in given and given[name][1].shape != expected[name].shape
             ],
         ),
-        _some(
+        some(
             "not floating point",
             [name for name, tensor in given.values() if not tensor.is_floating_point()],
         ),
@@ -341,17 +339,10 @@ def _check_names(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> None
         raise WrongModelError(f"{checkpoint.path} does not fit a Wan transformer: {found}")
 
 
-def _some(what: str, names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    more = ", ..." if len(names) > 3 else ""
-    return f"{len(names)} {what} ({', '.join(names[:3])}{more})"
-
-
 def _kind(path: Path) -> str:
     """Container of a file by its first bytes: `zip`, `pickle` (older PyTorch) or `safetensors`."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    size = regular_file(path)
+    with reading(path), path.open("rb") as file:
         head = file.read(64)
     if size == 0:
         raise DamagedModelError(f"{path} is empty")
@@ -367,65 +358,123 @@ def _kind(path: Path) -> str:
 
 
 def _read_pickle(path: Path, *, mmap: bool) -> object:
+    if mmap:
+        _check_archive(path)
     try:
-        if mmap:
-            with zipfile.ZipFile(path) as archive:  # a cut off archive has no directory at its end
-                if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                    raise UnsafeModelError(
-                        f"{path} is a TorchScript program, not a state dict; it was not loaded"
-                    )
-        return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
-    except UnsafeModelError:
-        raise
-    except (*_UNREADABLE, zipfile.BadZipFile) as error:
-        told = " ".join(str(error).split())
-        if named := re.search(r"GLOBAL ([\w.]+)", told):
+        with reading(path, _CUT):
+            return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+    except DamagedModelError as error:
+        if named := re.search(r"GLOBAL ([\w.]+)", str(error.__cause__)):
             raise UnsafeModelError(
                 f"{path} holds something other than tensors ({named[1]}), which would run code; "
                 "it was not loaded and nothing was executed"
             ) from None
-        raise DamagedModelError(f"cannot load {path}: it is damaged or cut off") from error
+        raise
+
+
+def _check_archive(path: Path) -> None:
+    """Look at what a zip archive says of itself, before anything in it is read."""
+    with reading(path, _CUT), zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()  # at the end of the file, so that a cut off one has none
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise UnsafeModelError(
+            f"{path} is a TorchScript program, not a state dict; it was not loaded"
+        )
+    # PyTorch compresses nothing
+    _check_size(path, sum(entry.file_size for entry in entries))
+
+
+def _check_stored(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that are larger than what the file stores of them.
+
+    A few bytes can stand for a tensor of any size, by strides of zero or as one of many views.
+    """
+    strange = [name for name, t in state.items() if t.layout is not torch.strided or t.is_quantized]
+    strange += [name for name, t in state.items() if t.device.type != "cpu"]
+    if strange:
+        raise WrongModelError(f"{path} holds {some('tensors of a foreign kind', strange)}")
+    _check_size(path, sum(tensor.numel() * tensor.element_size() for tensor in state.values()))
+
+
+def _check_size(path: Path, declared: int) -> None:
+    if declared > (size := regular_file(path)):
+        raise DamagedModelError(
+            f"{path} is not to be believed: it declares {declared / 1e6:.1f} MB of tensors and has "
+            f"{size / 1e6:.1f} MB"
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    if path.stat().st_size == 0:
+    """The tensors of a file, mapped."""
+    if regular_file(path) == 0:
         raise DamagedModelError(f"{path} is empty")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        told = " ".join(str(error).split())
-        raise DamagedModelError(f"cannot load {path}: it is damaged or cut off ({told})") from error
+    with reading(path, _CUT), safe_open(path, "pt") as file:
+        names = list(file.keys())
+        _check_number(len(names), path)
+        return {name: file.get_tensor(name) for name in names}
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a safetensors file, from its header.
+
+    Raises:
+        TetherCacheError: if it cannot be read.
+    """
+    regular_file(path)
+    with reading(path, _CUT), safe_open(path, "pt") as file:
+        names = list(file.keys())
+        _check_number(len(names), path)
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+
+
+def _check_number(tensors: int, path: Path) -> None:
+    if tensors > MOST_TENSORS:
+        raise WrongModelError(f"{path} has {tensors} tensors, more than {MOST_TENSORS}")
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """The configuration that some files carry in their own header."""
+    """What some files carry in their own header."""
+    with reading(path, _CUT), safe_open(path, "pt") as file:
+        carried = (file.metadata() or {}).get("config", "{}")
     try:
-        with safe_open(path, "pt") as file:
-            config = json.loads((file.metadata() or {}).get("config", "{}"))
-    except (SafetensorError, OSError, ValueError):
+        config = json.loads(carried)
+    except (ValueError, RecursionError):
         return {}
-    return config if isinstance(config, dict) else {}
+    return _well_formed(config) if isinstance(config, dict) else {}
 
 
-def _config_beside(folder: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        config = json.loads((folder / "config.json").read_text())
-        if isinstance(config, dict):
-            return config
-    return {}
+def _hints(config: Path) -> dict[str, Any]:
+    """What a configuration beside a checkpoint tells, if it is there and of that kind."""
+    try:
+        return _well_formed(read_json(config))
+    except TetherCacheError:
+        return {}
 
 
-def _weight_files(folder: Path) -> Iterable[Path]:
+def _well_formed(config: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a configuration that are used, without those that make no sense."""
+    hints: dict[str, Any] = {}
+    for name in ("dim", "num_heads", "num_attention_heads", "eps"):
+        try:
+            if name == "eps":
+                hints[name] = float(number(name, config.get(name), 0, 1))
+            else:
+                hints[name] = whole_number(name, config.get(name), 1)
+        except ValueError:
+            continue
+    return hints
+
+
+def weight_files(folder: Path) -> Iterable[Path]:
     """The safetensors files of a folder; all of those that its index names, if it has one."""
     for index in folder.glob("*.safetensors.index.json"):
-        try:
-            names = set(json.loads(index.read_text())["weight_map"].values())
-        except (OSError, ValueError, LookupError, AttributeError) as error:
-            raise DamagedModelError(f"{index} is damaged: it cannot be read") from error
+        weights = read_json(index).get("weight_map")
+        if not isinstance(weights, dict):
+            raise DamagedModelError(f"cannot read {index}: it has no `weight_map`")
         # a name from a file is not a path to follow
-        files = [folder / Path(str(name)).name for name in sorted(names)]
-        if missing := [file.name for file in files if not file.is_file()]:
-            raise MissingModelError(f"{folder} lacks {_some('shards', missing)}")
+        files = [folder / Path(str(name)).name for name in sorted({*map(str, weights.values())})]
+        if missing := [file.name for file in files if not exists(file)]:
+            raise MissingModelError(f"{folder} lacks {some('shards', missing)}")
         return files
     files = sorted(folder.glob("*.safetensors"))
     if len(files) > 1:
@@ -445,6 +494,7 @@ def _choose(payload: object, prefer: Sequence[str], path: Path) -> tuple[str, di
         for key, value in payload.items()
         if isinstance(value, Mapping) and any(isinstance(v, Tensor) for v in value.values())
     }
+    _check_number(max(map(len, (payload, *states.values()))), path)
     for key in prefer:
         if key in states:
             return key, _tensors(states[key])
@@ -457,4 +507,5 @@ def _choose(payload: object, prefer: Sequence[str], path: Path) -> tuple[str, di
 
 
 def _tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict by their names."""
     return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}

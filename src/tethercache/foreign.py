@@ -1,0 +1,111 @@
+"""Files that others made: the boundary at which their parsers' exceptions become this project's."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tethercache.errors import DamagedModelError, MissingModelError, TetherCacheError
+
+MOST_JSON = 1 << 26
+"""Bytes of the largest configuration or index that is read."""
+
+_REASON = 300
+
+
+@contextmanager
+def reading(what: object, verdict: str = "") -> Iterator[None]:
+    """Call parsers of torch, safetensors, tokenizers, diffusers and transformers inside.
+
+    At a damaged or foreign file these raise whatever their insides do: `AssertionError`,
+    `ImportError`, validation errors with bases of their own, a bare `Exception` (tokenizers), even
+    a panic of Rust code, which is no `Exception`. A list of them would be out of date with the next
+    release. So here, and nowhere else, any exception means that the file cannot be read. Errors of
+    this project pass unchanged, as does what ends a program.
+
+    Args:
+        what: is read, for the message.
+        verdict: what it means that it cannot be, before the parser's own words.
+
+    Raises:
+        DamagedModelError: "cannot load `what`", and the reason in one line.
+    """
+    try:
+        yield
+    except (TetherCacheError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        reason = f"{verdict} ({_reason(error)})" if verdict else _reason(error)
+        raise DamagedModelError(f"cannot load {what}: {reason}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """One line of an exception."""
+    told = " ".join(str(error).split())
+    if not told or "weights_only" in told:  # torch's advice to load the file without protection
+        return type(error).__name__
+    return told if len(told) <= _REASON else f"{told[:_REASON]}..."
+
+
+def regular_file(path: Path) -> int:
+    """The size of a file, which must be one: to open a pipe or a device might never end.
+
+    Raises:
+        MissingModelError: if there is nothing.
+        DamagedModelError: if it is no ordinary file, or the system refuses it.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise MissingModelError(f"no file {path}") from None
+    except (OSError, ValueError) as error:  # too long, not allowed, with a zero byte
+        raise DamagedModelError(f"cannot read {path}: {_system(error)}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DamagedModelError(f"cannot read {path}: it is not a file")
+    return status.st_size
+
+
+def exists(path: Path) -> bool:
+    """Whether a path leads to something; one that the system refuses, as too long, does not."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A configuration.
+
+    Raises:
+        MissingModelError: if there is none.
+        DamagedModelError: if it is not an object of JSON, or too large to be one.
+    """
+    if (size := regular_file(path)) > MOST_JSON:
+        raise DamagedModelError(f"cannot read {path}: {size / 1e6:.0f} MB are no configuration")
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DamagedModelError(f"cannot read {path}: {_system(error)}") from error
+    except RecursionError:
+        raise DamagedModelError(f"cannot read {path}: it is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise DamagedModelError(f"cannot read {path}: it is not a configuration")
+    return content
+
+
+def some(what: str, names: Sequence[str]) -> str:
+    """How many names there are and the first of them, or nothing."""
+    if not names:
+        return ""
+    more = ", ..." if len(names) > 3 else ""
+    return f"{len(names)} {what} ({', '.join(names[:3])}{more})"
+
+
+def _system(error: Exception) -> str:
+    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(told.split())
