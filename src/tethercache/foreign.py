@@ -11,7 +11,7 @@ from typing import Any
 
 from tethercache.errors import DamagedModelError, MissingModelError, TetherCacheError
 
-MOST_JSON = 1 << 26
+MOST_JSON = 1 << 25
 """Bytes of the largest configuration or index that is read."""
 
 _REASON = 300
@@ -69,15 +69,6 @@ def regular_file(path: Path) -> int:
     return status.st_size
 
 
-def exists(path: Path) -> bool:
-    """Whether a path leads to something; one that the system refuses, as too long, does not."""
-    try:
-        path.stat()
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """A configuration.
 
@@ -96,6 +87,19 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DamagedModelError(f"cannot read {path}: it is not a configuration")
     return content
+
+
+def weight_map(path: Path) -> dict[str, str]:
+    """Which file of a folder has which tensor, by an index of shards.
+
+    Raises:
+        TetherCacheError: as `read_json`.
+    """
+    listed = read_json(path).get("weight_map")
+    if not isinstance(listed, dict):
+        raise DamagedModelError(f"cannot read {path}: it has no `weight_map`")
+    # a name from a file is not a path to follow
+    return {name: Path(str(file)).name for name, file in listed.items()}
 
 
 def some(what: str, names: Sequence[str]) -> str:

@@ -22,18 +22,16 @@ from diffusers import AutoencoderKLWan, DiffusionPipeline, WanTransformer3DModel
 from diffusers.schedulers import FlowMatchLCMScheduler
 from diffusers.utils import BaseOutput
 from diffusers.video_processor import VideoProcessor
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tethercache.alignment import align, aligned
-from tethercache.arguments import flag, float_tensor, instance, one_of, texts
+from tethercache.arguments import flag, float_tensor, instance, number, one_of, texts
 from tethercache.backbones import attach
-from tethercache.backbones.lora import merge_lora, require_peft
-from tethercache.backbones.weights import load_transformer
+from tethercache.backbones.lora import merge_lora, read_lora, require_peft
+from tethercache.backbones.weights import load_transformer, not_finite
 from tethercache.cache import Policy
 from tethercache.conditioning import encode_prompts, unknown_words
-from tethercache.errors import DamagedModelError, TetherCacheError
 from tethercache.execution import (
     ATTENTION,
     Execution,
@@ -41,7 +39,9 @@ from tethercache.execution import (
     overlap_choices,
     require_compiler,
 )
+from tethercache.foreign import reading
 from tethercache.models import Parts, Settings, fetch, find
+from tethercache.models.folders import check, check_tokenizer
 from tethercache.policies import as_policy
 from tethercache.request import VideoPlan, plan_video
 from tethercache.rollout import CounterNoise, Plan, Steps, rollout
@@ -54,17 +54,6 @@ from tethercache.video import (
 )
 
 logger = logging.getLogger(__name__)
-
-# what diffusers and transformers raise at damaged or foreign files
-_UNREADABLE = (
-    OSError,
-    SafetensorError,
-    ValueError,
-    RuntimeError,
-    TypeError,
-    KeyError,
-    AttributeError,
-)
 
 
 @dataclass
@@ -186,32 +175,49 @@ class CausalVideoPipeline(DiffusionPipeline):
         Raises:
             MissingModelError: if a path holds no model, or a file cannot be had.
             TetherCacheError: if its files cannot be read, or are not those of such a model.
+            ValueError: if an argument is not what it has to be.
         """
         parts = pretrained_model_name_or_path
         if not isinstance(parts, Parts):
             parts = fetch(find(str(parts)), Path(weights_dir) if weights_dir else None)
-        source, made = str(parts.pipeline), {}
+        dtype = _transformer_dtype(kwargs.get("torch_dtype"))
+        given = {name: kwargs[name] for name in parts.settings.config() if name in kwargs}
+        Settings.of(parts.settings.config() | given)
         adapters = [(parts.lora, 1.0)] if parts.lora is not None else []
-        adapters += [(Path(path), scale) for path, scale in loras]
+        adapters += [(Path(path), number("scale", scale)) for path, scale in loras]
         if adapters:
             require_peft()
-        if parts.transformer is not None:
-            made["transformer"] = load_transformer(
-                parts.transformer, dtype=kwargs.get("torch_dtype"), prefer=parts.prefer
-            )
+        for adapter, _ in adapters:
+            read_lora(adapter)
+        made: dict[str, Any] = {}
         if parts.shift is not None:
             made["scheduler"] = FlowMatchLCMScheduler(shift=parts.shift)
             made |= parts.settings.config()
-        try:
-            pipe = super().from_pretrained(source, **made, **kwargs)
-            for adapter, scale in adapters:
-                merge_lora(pipe.transformer, adapter, scale)
-            return pipe
-        except TetherCacheError:
-            raise
-        except _UNREADABLE as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DamagedModelError(f"cannot load `{source}`: {reason}") from error
+        taken = {*made, *kwargs, *(["transformer"] if parts.transformer is not None else [])}
+        check(parts.pipeline, made=taken)
+        if parts.transformer is not None:
+            made["transformer"] = load_transformer(
+                parts.transformer, dtype=dtype, prefer=parts.prefer
+            )
+        with reading(f"`{parts.pipeline}`"):
+            # nothing but tensors is unpickled, not even by others
+            pipe = super().from_pretrained(
+                str(parts.pipeline), **(made | {"use_safetensors": True} | kwargs)
+            )
+        for adapter, scale in adapters:
+            merge_lora(pipe.transformer, adapter, scale)
+        pipe._check_parts(parts.pipeline)
+        return pipe
+
+    def _check_parts(self, where: Path) -> None:
+        """Check what only the loaded parts tell, and warn of weights that are no numbers."""
+        if self.tokenizer is not None and self.text_encoder is not None:
+            vocabulary = self.text_encoder.config.vocab_size
+            check_tokenizer(self.tokenizer, self.config.max_sequence_length, vocabulary, where)
+        for name in ("transformer", "vae", "text_encoder"):
+            module = getattr(self, name)
+            if module is not None and (strange := not_finite(module)):
+                logger.warning("the %s has NaN or infinite weights: %s", name, strange)
 
     @property
     def settings(self) -> Settings:
@@ -470,6 +476,15 @@ class CausalVideoPipeline(DiffusionPipeline):
         frames = torch.cat(list(self.progress_bar(self.stream(prompt, **options))), dim=1)
         scaled = frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
         return CausalVideoOutput(self.video_processor.postprocess_video(scaled, output_type))
+
+
+def _transformer_dtype(wanted: Any) -> torch.dtype | None:
+    """The transformer's number format of a `torch_dtype`, which may name one for each part."""
+    if isinstance(wanted, dict):
+        wanted = wanted.get("transformer", wanted.get("default"))
+    if wanted is not None and not (isinstance(wanted, torch.dtype) and wanted.is_floating_point):
+        raise ValueError(f"`torch_dtype` ({wanted!r}) must be a floating-point `torch.dtype`")
+    return wanted
 
 
 def _first(

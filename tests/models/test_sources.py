@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tethercache.models import (
     find,
     fingerprint,
     present,
+    sources,
 )
 from tethercache.models.convert import convert
 from tethercache.models.sizes import measure
@@ -181,10 +183,27 @@ def test_a_name_that_means_nothing_says_what_could(name: str) -> None:
         find(name)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"sigmas": 3}'])
+STRANGE_SETTINGS: list[dict[str, object]] = [
+    {"sigmas": 3},
+    {"sigmas": ["a"]},
+    {"sigmas": [2.0]},
+    {"chunk_size": 10**9},
+    {"height": "64"},
+    {"fps": 0},
+    {"window": True},
+    {"context_noise": float("nan")},
+    {"max_sequence_length": 10**12},
+]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", "[" * 100_000, *(json.dumps(settings) for settings in STRANGE_SETTINGS)],
+    ids=range(4 + len(STRANGE_SETTINGS)),
+)
 def test_a_damaged_index_is_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(content)
-    with pytest.raises(DamagedModelError, match=r"cannot read .*model_index\.json"):
+    with pytest.raises(DamagedModelError, match=r"cannot (read|load) .*model_index\.json"):
         find(str(tmp_path))
 
 
@@ -244,3 +263,36 @@ def test_damaged_headers_are_one_line(header: bytes, tmp_path: Path) -> None:
     (tmp_path / "vae/diffusion_pytorch_model.safetensors").write_bytes(header)
     with pytest.raises(DamagedModelError, match=r"cannot load .*vae"):
         measure(fetch(find(str(tmp_path))))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!doctype html><title>404</title>", "neither a safetensors nor a PyTorch file"),
+        (b"", "is empty"),
+    ],
+)
+def test_a_damaged_checkpoint_is_found_out_before_its_base_is_looked_for(
+    content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "fetch_base", lambda *_: pytest.fail("looked for the base"))
+    (tmp_path / "mine.pt").write_bytes(content)
+    with pytest.raises(DamagedModelError, match=message):
+        fetch(find(str(tmp_path / "mine.pt")))
+    (tmp_path / "folder/transformer").mkdir(parents=True)
+    (tmp_path / "folder/scheduler").mkdir()
+    (tmp_path / "folder/scheduler/scheduler_config.json").write_text("{}")
+    (tmp_path / "folder/model_index.json").write_text('{"vae": [null, null]}')
+    weights = tmp_path / "folder/transformer/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(content)
+    with pytest.raises(DamagedModelError):
+        fetch(find(str(tmp_path / "folder")))
+
+
+def test_a_name_that_the_system_refuses_is_one_line(tmp_path: Path) -> None:
+    for name in ("x" * 300, "./" + "x" * 5000, f"{tmp_path}/{'x' * 300}.pt", "./zero\0byte"):
+        with pytest.raises(MissingModelError, match="no model at"):
+            find(name)
+    with pytest.raises(MissingModelError, match="lacks"):
+        fetch(find("toy/x" + "/y" * 300 + ".pt"), tmp_path)

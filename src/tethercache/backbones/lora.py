@@ -9,20 +9,17 @@ other. Names may be those of the original Wan code or of diffusers, with the wra
 from __future__ import annotations
 
 import importlib.util
-import json
+import os
 import re
 from pathlib import Path
 
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
-from tethercache.backbones.weights import diffusers_name, read_checkpoint
-from tethercache.errors import (
-    DamagedModelError,
-    MissingModelError,
-    TetherCacheError,
-    WrongModelError,
-)
+from tethercache.arguments import number
+from tethercache.backbones.weights import Checkpoint, diffusers_name, read_checkpoint
+from tethercache.errors import MissingModelError, WrongModelError
+from tethercache.foreign import read_json, reading, some
 
 _KEYS = ("generator_lora", "lora", "state_dict", "model")
 _FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "generator_lora.pt")
@@ -37,6 +34,21 @@ def require_peft() -> None:
         raise MissingModelError("LoRA needs the peft library: pip install 'tethercache[lora]'")
 
 
+def read_lora(path: str | Path) -> Checkpoint:
+    """Open the file of an adapter; see `merge_lora`.
+
+    Raises:
+        TetherCacheError: as `read_checkpoint`, and if a folder has none.
+    """
+    path = Path(path)
+    if os.path.isdir(path):
+        files = [path / name for name in _FILES if (path / name).is_file()]
+        if not files:
+            raise MissingModelError(f"no adapter in {path}: expected {' or '.join(_FILES)}")
+        path = files[0]
+    return read_checkpoint(path, prefer=_KEYS)
+
+
 def merge_lora(transformer: WanTransformer3DModel, path: str | Path, scale: float = 1.0) -> None:
     """Add `scale` times an adapter's update to the weights: W + scale x alpha / rank x B A.
 
@@ -48,27 +60,24 @@ def merge_lora(transformer: WanTransformer3DModel, path: str | Path, scale: floa
 
     Raises:
         MissingModelError: if there is no file, or PEFT is not installed.
+        ValueError: if the scale is no finite number.
         WrongModelError: if the adapter is not one of this transformer, with counts and examples.
         TetherCacheError: as `read_checkpoint`.
     """
     require_peft()
-    path = Path(path)
-    if path.is_dir():
-        files = [path / name for name in _FILES if (path / name).is_file()]
-        if not files:
-            raise MissingModelError(f"no adapter in {path}: expected {' or '.join(_FILES)}")
-        path = files[0]
-    state = _adapter(path, read_checkpoint(path, prefer=_KEYS).state, transformer)
+    scale = number("scale", scale)
+    checkpoint = read_lora(path)
+    path = checkpoint.path
+    state = _adapter(path, checkpoint.state, transformer)
     dtype = transformer.dtype
     try:
-        transformer.load_lora_adapter(
-            {name: tensor.to(dtype) for name, tensor in state.items()},
-            prefix=None,
-            adapter_name="merged",
-        )
-        transformer.fuse_lora(lora_scale=scale, adapter_names=["merged"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise TetherCacheError(f"cannot merge {path}: {' '.join(str(error).split())}") from error
+        with reading(path):
+            transformer.load_lora_adapter(
+                {name: tensor.to(dtype) for name, tensor in state.items()},
+                prefix=None,
+                adapter_name="merged",
+            )
+            transformer.fuse_lora(lora_scale=scale, adapter_names=["merged"])
     finally:
         transformer.unload_lora()
     transformer.requires_grad_(False)
@@ -93,7 +102,7 @@ def _adapter(
     linear = {name: m for name, m in transformer.named_modules() if isinstance(m, nn.Linear)}
     wrong = [name for name, parts in modules.items() if not _fits(parts, linear.get(name))]
     problems = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        some(what, names)
         for what, names in (("tensors are no LoRA", strange), ("layers do not fit", wrong))
         if names
     ]
@@ -111,18 +120,20 @@ def _adapter(
 
 
 def _alpha(config: Path) -> float | None:
-    """The one alpha that PEFT writes for all layers of an adapter."""
-    try:
-        return float(json.loads(config.read_text())["lora_alpha"])
-    except FileNotFoundError:
+    """The one alpha that PEFT writes for all layers of an adapter, if its file is there."""
+    if not os.path.exists(config):
         return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DamagedModelError(f"cannot read {config}: {error}") from error
+    with reading(config):
+        return float(number("lora_alpha", read_json(config).get("lora_alpha")))
 
 
 def _fits(parts: dict[str, Tensor], layer: nn.Linear | None) -> bool:
     if layer is None or not {"A", "B"} <= set(parts):
         return False
     down, up = parts["A"], parts["B"]
-    shapes = down.ndim == up.ndim == 2 and down.shape[0] == up.shape[1]
+    if not all(tensor.is_floating_point() for tensor in (down, up)):
+        return False
+    if "alpha" in parts and parts["alpha"].numel() != 1:
+        return False
+    shapes = down.ndim == up.ndim == 2 and down.shape[0] == up.shape[1] > 0
     return shapes and (up.shape[0], down.shape[1]) == (layer.out_features, layer.in_features)

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from diffusers import WanTransformer3DModel
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from tethercache.alignment import align
 from tethercache.arguments import number, whole_number
@@ -39,7 +39,7 @@ from tethercache.errors import (
     UnsafeModelError,
     WrongModelError,
 )
-from tethercache.foreign import exists, read_json, reading, regular_file, some
+from tethercache.foreign import read_json, reading, regular_file, some, weight_map
 
 PREFERENCE = ("generator_ema", "generator", "model", "state_dict")
 """Which state dict of a training state is meant, first one present; EMA is what papers report."""
@@ -75,6 +75,8 @@ MOST_TENSORS = 1 << 16
 """Of one file; the largest Wan has about a thousand."""
 
 MOST_LAYERS = 1000
+
+_PIECE = 1 << 24
 
 _CUT = "it is damaged or cut off"
 
@@ -126,7 +128,7 @@ def read_checkpoint(path: str | Path, *, prefer: Sequence[str] = PREFERENCE) -> 
         WrongModelError: if it holds no state dict that `prefer` names.
     """
     path = Path(path)
-    if not exists(path):
+    if not os.path.exists(path):
         raise MissingModelError(f"no checkpoint at {path}")
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
@@ -255,6 +257,21 @@ def _assemble(
         state[renamed] = tensor.to(_dtype_of(renamed, tensor.dtype, dtype))
     transformer.load_state_dict(state, strict=True, assign=True)
     return transformer.eval().requires_grad_(False)
+
+
+def not_finite(module: nn.Module) -> str:
+    """Which tensors of a module hold NaN or infinity, in words; empty if none does.
+
+    Reads every number once, piece by piece: seconds for the largest models.
+    """
+    named = (*module.named_parameters(), *module.named_buffers())
+    return some("tensors", [name for name, tensor in named if not _finite(tensor)])
+
+
+def _finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or tensor.is_meta:
+        return True
+    return all(bool(piece.isfinite().all()) for piece in tensor.detach().flatten().split(_PIECE))
 
 
 def convert(
@@ -468,12 +485,8 @@ def _well_formed(config: dict[str, Any]) -> dict[str, Any]:
 def weight_files(folder: Path) -> Iterable[Path]:
     """The safetensors files of a folder; all of those that its index names, if it has one."""
     for index in folder.glob("*.safetensors.index.json"):
-        weights = read_json(index).get("weight_map")
-        if not isinstance(weights, dict):
-            raise DamagedModelError(f"cannot read {index}: it has no `weight_map`")
-        # a name from a file is not a path to follow
-        files = [folder / Path(str(name)).name for name in sorted({*map(str, weights.values())})]
-        if missing := [file.name for file in files if not exists(file)]:
+        files = [folder / name for name in sorted({*weight_map(index).values()})]
+        if missing := [file.name for file in files if not os.path.exists(file)]:
             raise MissingModelError(f"{folder} lacks {some('shards', missing)}")
         return files
     files = sorted(folder.glob("*.safetensors"))

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tethercache.backbones.weights import describe, read_checkpoint
-from tethercache.errors import DamagedModelError
+from tethercache.backbones.weights import describe, read_checkpoint, read_shapes
 from tethercache.memory import Sizes, transformer_parameters
+from tethercache.models.folders import read_config
 from tethercache.models.sources import Parts
-
-# what a header of nonsense makes the lines below raise
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    MemoryError,
-    OverflowError,
-)
 
 
 def measure(parts: Parts) -> Sizes:
@@ -31,8 +20,8 @@ def measure(parts: Parts) -> Sizes:
         TetherCacheError: if a file is damaged or of another kind of model.
     """
     config = _transformer(parts)
-    vae = _config(parts.pipeline / "vae/config.json")
-    spatial = int(vae.get("scale_factor_spatial", 8))
+    vae = read_config(parts.pipeline / "vae")
+    spatial = vae.get("scale_factor_spatial", 8)
     _, rows, columns = config["patch_size"]
     settings = parts.settings
     tokens = settings.height // (spatial * rows) * (settings.width // (spatial * columns))
@@ -48,7 +37,7 @@ def measure(parts: Parts) -> Sizes:
         columns=settings.width,
         chunk=settings.chunk_size,
         text_length=settings.max_sequence_length,
-        vae_base=int(vae.get("base_dim", 96)),
+        vae_base=vae.get("base_dim", 96),
     )
 
 
@@ -67,21 +56,5 @@ def _transformer(parts: Parts) -> dict[str, Any]:
 
 def _parameters(folder: Path) -> int:
     """The number of parameters in a folder's safetensors files, from their headers."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        try:
-            with path.open("rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            shapes = [entry["shape"] for key, entry in header.items() if key != "__metadata__"]
-            total += sum(math.prod(shape) for shape in shapes)
-        except _UNREADABLE as error:
-            raise DamagedModelError(f"cannot load {path}: it is damaged or cut off") from error
-    return total
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DamagedModelError(f"cannot load {path}: {error}") from error
-    return config if isinstance(config, dict) else {}
+    shapes = (read_shapes(path).values() for path in folder.glob("*.safetensors"))
+    return sum(map(math.prod, chain.from_iterable(shapes)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ from typing import Any
 
 import huggingface_hub
 
-from tethercache.errors import DamagedModelError, MissingModelError
+from tethercache.arguments import positive
+from tethercache.errors import MissingModelError
+from tethercache.foreign import read_json, reading, weight_map
+from tethercache.models.folders import CLASSES, INDEX, has_part
 from tethercache.models.presets import BASE, BASE_PARTS, PRESETS, HubFile, Preset
 from tethercache.models.settings import Settings
 
@@ -31,7 +35,6 @@ SHIFT = 5.0
 
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
-_INDEX = "model_index.json"
 _ANY = ("generator_ema", "generator", "model", "state_dict")
 _KINDS = ("*.json", "*.safetensors", "*.txt", "*.model")  # nothing that is a program
 
@@ -109,17 +112,20 @@ def find(name: str) -> Model:
         preset = PRESETS[name]
         return Model(name, preset.settings, preset=preset, policy=preset.policy)
     path = SHIPPED.get(name, Path(name))
-    if (path / _INDEX).is_file():
+    # unlike methods of `Path`, these say no to names that the system refuses
+    if os.path.isfile(path / INDEX):
         return Model(name, read_settings(path), path)
-    if path.is_file() or (path.is_dir() and any(path.glob("*.safetensors"))):
+    if os.path.isfile(path) or (os.path.isdir(path) and any(path.glob("*.safetensors"))):
         return Model(name, Settings(), path)
-    looks_local = name in SHIPPED or path.exists() or path.is_absolute() or name.startswith(".")
+    looks_local = (
+        name in SHIPPED or os.path.exists(path) or path.is_absolute() or name.startswith(".")
+    )
     parts = name.split("/")
     if not looks_local and len(parts) > 2 and path.suffix in CHECKPOINTS:
         return Model(name, Settings(), file=HubFile("/".join(parts[:2]), "/".join(parts[2:])))
     if looks_local or len(parts) != 2 or not all(parts) or path.suffix in CHECKPOINTS:
         raise MissingModelError(
-            f"no model at `{name}`: expected a folder with {_INDEX}, a checkpoint "
+            f"no model at `{name}`: expected a folder with {INDEX}, a checkpoint "
             f"({', '.join(CHECKPOINTS)}), a hub id (owner/name) or one of: "
             f"{', '.join([*SHIPPED, *PRESETS])}"
         )
@@ -136,18 +142,20 @@ def fetch(model: Model, weights_dir: Path | None = None) -> Parts:
 
     Raises:
         MissingModelError: if a file cannot be had; it says which, and what to do.
-        DamagedModelError: if a configuration cannot be read.
+        TetherCacheError: if a configuration or the checkpoint cannot be read, or is none of a video
+            model; the checkpoint is looked at before the base model is.
     """
     path = model.path
     if model.repository:
         path = _fetch_pipeline(model.repository, weights_dir)
-    if path is not None and (path / _INDEX).is_file():
+    if path is not None and (path / INDEX).is_file():
         index, settings = _read_index(path), read_settings(path)
-        if index.get("vae", [None])[0] is not None:  # a whole pipeline
+        if has_part(index, "vae"):  # a whole pipeline
             ours = "FlowMatchLCM" in str(index.get("scheduler"))
             return Parts(path, settings, shift=None if ours else SHIFT)
-        base = fetch_base(weights_dir)
-        return Parts(base, settings, path / "transformer", shift=_shift(path))
+        shift = _shift(path)
+        _check_checkpoint(path / "transformer", _ANY)
+        return Parts(fetch_base(weights_dir), settings, path / "transformer", shift=shift)
     preset, lora = model.preset, None
     if preset is not None:
         path = fetch_file(preset.transformer, weights_dir)
@@ -156,14 +164,23 @@ def fetch(model: Model, weights_dir: Path | None = None) -> Parts:
         path = fetch_file(model.file, weights_dir)
     assert path is not None
     assert model.settings is not None
+    prefer = preset.prefer if preset is not None else _ANY
+    _check_checkpoint(path, prefer)
     return Parts(
         fetch_base(weights_dir),
         model.settings,
         path,
         lora,
         shift=preset.shift if preset is not None else SHIFT,
-        prefer=preset.prefer if preset is not None else _ANY,
+        prefer=prefer,
     )
+
+
+def _check_checkpoint(path: Path, prefer: Sequence[str]) -> None:
+    """Look at a checkpoint before gigabytes are fetched for it."""
+    from tethercache.backbones.weights import describe, read_checkpoint
+
+    describe(read_checkpoint(path, prefer=prefer))
 
 
 def fetch_file(file: HubFile, weights_dir: Path | None = None) -> Path:
@@ -186,15 +203,15 @@ def fetch_base(weights_dir: Path | None = None) -> Path:
 def present(file: HubFile, weights_dir: Path | None = None) -> Path | None:
     """Where a file of the hub is on this machine, or None; asks nobody."""
     if weights_dir is not None:
-        return next((path for path in _places(weights_dir, file) if path.is_file()), None)
+        return next((path for path in _places(weights_dir, file) if os.path.isfile(path)), None)
     found = huggingface_hub.try_to_load_from_cache(file.repository, file.path)
     return Path(found) if isinstance(found, str) else None
 
 
 def base_lacks(weights_dir: Path | None = None) -> list[str]:
     """What of the base model is not on this machine; asks nobody."""
-    index = present(HubFile(BASE, _INDEX), weights_dir)
-    return [_INDEX, *BASE_PARTS] if index is None else _lacking(index.parent, BASE_PARTS)
+    index = present(HubFile(BASE, INDEX), weights_dir)
+    return [INDEX, *BASE_PARTS] if index is None else _lacking(index.parent, BASE_PARTS)
 
 
 def read_settings(folder: str | Path) -> Settings:
@@ -203,10 +220,8 @@ def read_settings(folder: str | Path) -> Settings:
     Raises:
         DamagedModelError: if the configuration cannot be read.
     """
-    try:
+    with reading(Path(folder) / INDEX):
         return Settings.of(_read_index(Path(folder)))
-    except ValueError as error:
-        raise DamagedModelError(f"cannot read {Path(folder) / _INDEX}: {error}") from error
 
 
 def fingerprint(folder: str | Path) -> str:
@@ -239,40 +254,28 @@ def _hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DamagedModelError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise DamagedModelError(f"cannot read {path}: it is not a configuration")
-    return content
-
-
 def _read_index(folder: Path) -> dict[str, Any]:
-    return _read_json(folder / _INDEX)
+    return read_json(folder / INDEX)
 
 
 def _shift(folder: Path) -> float:
-    return float(_read_json(folder / "scheduler/scheduler_config.json").get("shift", SHIFT))
+    path = folder / "scheduler/scheduler_config.json"
+    with reading(path):
+        return float(positive("shift", read_json(path).get("shift", SHIFT)))
 
 
 def _fetch_pipeline(
     repository: str, weights_dir: Path | None, parts: Iterable[str] | None = None
 ) -> Path:
     """The folder of a pipeline on the hub with `parts`, or with all that its index names."""
-    index = HubFile(repository, _INDEX)
+    index = HubFile(repository, INDEX)
     folder = fetch_file(index, weights_dir).parent
     if parts is None:
-        listed = _read_index(folder).items()
-        parts = [
-            name
-            for name, value in listed
-            if isinstance(value, list) and value and isinstance(value[0], str)
-        ]
+        index_of = _read_index(folder)
+        parts = [part for part in CLASSES if has_part(index_of, part)]
     parts = list(parts)
     if weights_dir is None and _lacking(folder, parts):
-        allowed = [_INDEX, *(f"{part}/{kind}" for part in parts for kind in _KINDS)]
+        allowed = [INDEX, *(f"{part}/{kind}" for part in parts for kind in _KINDS)]
         try:
             folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=allowed))
         except (huggingface_hub.errors.HfHubHTTPError, OSError, ValueError) as error:
@@ -293,12 +296,11 @@ def _lacking(folder: Path, parts: Iterable[str]) -> list[str]:
         if not any(root.glob("*.json")):
             lacking.append(f"{part}/")
         elif (root / "config.json").is_file():
-            shards = {
-                str(name)
-                for index in root.glob("*.safetensors.index.json")
-                for name in _read_json(index).get("weight_map", {}).values()
-            }
-            lacking += [f"{part}/{name}" for name in sorted(shards) if not (root / name).is_file()]
+            indices = root.glob("*.safetensors.index.json")
+            shards = {name for index in indices for name in weight_map(index).values()}
+            lacking += [
+                f"{part}/{name}" for name in sorted(shards) if not os.path.isfile(root / name)
+            ]
             if not any(root.glob("*.safetensors")):
                 lacking.append(f"{part}/*.safetensors")
         elif (root / "tokenizer_config.json").is_file() and not (
@@ -316,7 +318,7 @@ def _places(weights_dir: Path, file: HubFile) -> list[Path]:
 
 def _in_folder(weights_dir: Path, file: HubFile) -> Path:
     for path in _places(weights_dir, file):
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     raise MissingModelError(
         f"{weights_dir} lacks `{file.path}` of {file.repository}{_size(file.size)}; it may lie in "

@@ -1,0 +1,226 @@
+"""A pipeline's folder is checked as a whole before anything in it is built or loaded.
+
+diffusers and transformers import what `model_index.json` names, build what the configurations say
+and fill in what the weights lack. Here a folder may name known classes only, its numbers have
+limits, and every parameter must be in its weights with the right shape: all from configurations and
+headers, in well under a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tethercache.arguments import number, whole_number
+from tethercache.errors import DamagedModelError, WrongModelError
+from tethercache.foreign import MOST_JSON, read_json, reading, regular_file, some
+
+INDEX = "model_index.json"
+
+CLASSES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "transformer": ("diffusers", ("WanTransformer3DModel",)),
+    "vae": ("diffusers", ("AutoencoderKLWan",)),
+    "scheduler": ("diffusers", ("FlowMatchLCMScheduler",)),
+    "text_encoder": ("transformers", ("T5EncoderModel", "UMT5EncoderModel")),
+    "tokenizer": (
+        "transformers",
+        ("PreTrainedTokenizerFast", "T5Tokenizer", "T5TokenizerFast", "TokenizersBackend"),
+    ),
+}
+"""What a part of a pipeline may be: its library, and its classes there."""
+
+MOST = 1 << 20
+"""The largest whole number in a configuration: four times the largest vocabulary."""
+
+MOST_LAYERS = 1000
+"""The most layers, blocks or entries of a list that a configuration may ask for."""
+
+_CODE = ("auto_map", "quantization_config", "attn_implementation", "_attn_implementation")
+
+
+def has_part(index: Mapping[str, Any], part: str) -> bool:
+    """Whether an index says that the folder has a part."""
+    entry = index.get(part)
+    return isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)
+
+
+def check(folder: Path, made: Iterable[str] = ()) -> None:
+    """Check a folder in the format of diffusers.
+
+    Args:
+        folder: of the pipeline.
+        made: parts that are not taken from it.
+
+    Raises:
+        MissingModelError: if a file is not there.
+        DamagedModelError: if one cannot be read, or says what cannot be.
+        WrongModelError: if it holds other things than a video model of the Wan family.
+    """
+    index = read_json(folder / INDEX)
+    configs = {}
+    for part in CLASSES:
+        if part in made:
+            continue
+        name = _class_of(folder, index, part)
+        if part == "scheduler":
+            _check_numbers(folder / part, read_json(folder / part / "scheduler_config.json"))
+        elif part == "tokenizer":
+            for path in (folder / part).glob("*"):
+                if regular_file(path) > MOST_JSON:
+                    raise DamagedModelError(f"{path} is too large for a part of a tokenizer")
+        else:
+            configs[part] = read_config(folder / part)
+            _check_weights(folder / part, name, configs[part])
+    _check_vae(folder / "vae", configs.get("vae", {}))
+    _check_channels(folder, configs)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a part, its numbers within limits.
+
+    Raises:
+        TetherCacheError: as `check`.
+    """
+    config = read_json(folder / "config.json")
+    _check_numbers(folder, config)
+    if code := [key for key in _CODE if config.get(key) is not None]:
+        raise WrongModelError(f"{folder} asks for code that is not part of it ({code[0]})")
+    return config
+
+
+def _class_of(folder: Path, index: Mapping[str, Any], part: str) -> str:
+    library, classes = CLASSES[part]
+    if not has_part(index, part):
+        raise WrongModelError(f"{folder / INDEX} names no {part}")
+    if index[part][0] != library or index[part][1] not in classes:
+        named = ".".join(map(str, index[part]))
+        raise WrongModelError(
+            f"the {part} of {folder} is a {named}; it must be {' or '.join(classes)} of {library}"
+        )
+    return str(index[part][1])
+
+
+def _check_numbers(folder: Path, config: Mapping[str, Any]) -> None:
+    for key, value in _leaves(config):
+        layers = "layers" in key or "blocks" in key
+        try:
+            if isinstance(value, list):
+                whole_number(f"len({key})", len(value), most=MOST_LAYERS)
+            elif isinstance(value, int) and not isinstance(value, bool):
+                whole_number(key, value, -MOST, MOST_LAYERS if layers else MOST)
+            elif isinstance(value, float):
+                number(key, value)
+        except ValueError as error:
+            raise DamagedModelError(f"the configuration of {folder}: {error}") from None
+
+
+def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The values in a configuration with their keys, however deep, and the lists."""
+    left: list[tuple[str, Any]] = [("", config)]
+    while left:
+        key, value = left.pop()
+        if isinstance(value, dict):
+            left += value.items()
+            continue
+        yield key, value
+        if isinstance(value, list):
+            left += ((key, item) for item in value)
+
+
+def _check_weights(folder: Path, name: str, config: dict[str, Any]) -> None:
+    """Compare the parameters that a configuration asks for with those in the files' headers."""
+    from tethercache.backbones.weights import read_shapes
+
+    expected, tied = _parameters(folder, name, config)
+    given: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        given |= read_shapes(path)
+    if not given:
+        other = next((path for path in folder.glob("*.bin")), None)
+        found = f"; {other.name} is not read, because it could run code" if other else ""
+        raise DamagedModelError(f"cannot load {folder}: it has no safetensors{found}")
+    missing = [key for key in expected if key not in given and not tied[key] & given.keys()]
+    wrong = [
+        f"{key} {list(given[key])} for {list(shape)}"
+        for key, shape in expected.items()
+        if key in given and given[key] != shape
+    ]
+    problems = (some("missing", missing), some("of another shape", wrong))
+    if found := "; ".join(filter(None, problems)):
+        raise WrongModelError(f"the weights in {folder} do not fit its configuration: {found}")
+
+
+def _parameters(
+    folder: Path, name: str, config: dict[str, Any]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, set[str]]]:
+    """Shapes of a model's parameters by name, and for each the names that share it."""
+    import diffusers
+    import torch
+    import transformers
+
+    with reading(folder), torch.device("meta"):
+        if name in CLASSES["text_encoder"][1]:
+            cls = getattr(transformers, name)
+            model = cls(cls.config_class.from_dict(config))
+        else:
+            model = getattr(diffusers, name).from_config(config)
+    state = model.state_dict(keep_vars=True)
+    shared: dict[int, set[str]] = {}
+    for key, tensor in state.items():
+        shared.setdefault(id(tensor), set()).add(key)
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    return shapes, {key: shared[id(tensor)] for key, tensor in state.items()}
+
+
+def _check_vae(folder: Path, config: Mapping[str, Any]) -> None:
+    """Check what decoding believes without looking at the weights."""
+    if not config:
+        return
+    with reading(folder):
+        channels = config.get("z_dim", 16)
+        for key in ("latents_mean", "latents_std"):
+            if key in config and len(config[key]) != channels:
+                raise ValueError(f"`{key}` ({len(config[key])}) must be `z_dim` ({channels})")
+        if min(config.get("latents_std", [1])) <= 0:
+            raise ValueError("`latents_std` must be above 0")
+        spatial = 2 ** (len(config.get("dim_mult", [1, 2, 4, 4])) - 1)
+        spatial *= config.get("patch_size") or 1
+        temporal = 2 ** sum(map(bool, config.get("temperal_downsample", [0, 1, 1])))
+        for key, is_, default in (("spatial", spatial, 8), ("temporal", temporal, 4)):
+            if config.get(f"scale_factor_{key}", default) != is_:
+                raise ValueError(f"`scale_factor_{key}` must be the {is_} of its layers")
+
+
+def _check_channels(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that the parts speak of the same channels; where a part is not there, nothing is."""
+    transformer = configs.get("transformer", {})
+    text, vae = configs.get("text_encoder", {}), configs.get("vae", {})
+    for one, other, what in (
+        (transformer.get("text_dim"), text.get("d_model"), "text"),
+        (transformer.get("in_channels"), vae.get("z_dim"), "latents"),
+        (transformer.get("in_channels"), transformer.get("out_channels"), "latents"),
+    ):
+        if one is not None and other is not None and one != other:
+            raise WrongModelError(
+                f"the parts of {folder} do not fit together: {what} of {one} and {other} channels"
+            )
+
+
+def check_tokenizer(tokenizer: Any, length: int, vocabulary: int, where: object) -> None:
+    """Tokenise a word as prompts will be, and see that the text encoder knows all tokens.
+
+    Raises:
+        DamagedModelError: if that fails.
+    """
+    with reading(f"the tokenizer of {where}"):
+        tokenizer(
+            ["a"],
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        highest = max(tokenizer.get_vocab().values(), default=0)
+        whole_number("its highest token", highest, 0, vocabulary - 1)
