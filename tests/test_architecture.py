@@ -34,6 +34,8 @@ MAY_IMPORT = {
         "rollout",
         "video",
     },
+    "prompts": set(),
+    "batch": {"video"},
     "evaluation": {"video"},
     "bench": {
         "backbones",
@@ -47,6 +49,7 @@ MAY_IMPORT = {
     },
     "cli": {
         "backbones",
+        "batch",
         "bench",
         "cache",
         "conditioning",
@@ -56,6 +59,7 @@ MAY_IMPORT = {
         "models",
         "pipeline",
         "policies",
+        "prompts",
         "request",
         "video",
     },

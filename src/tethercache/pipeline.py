@@ -31,7 +31,7 @@ from tethercache.backbones import attach
 from tethercache.backbones.lora import merge_lora, read_lora, require_peft
 from tethercache.backbones.weights import load_transformer, not_finite
 from tethercache.cache import Policy
-from tethercache.conditioning import encode_prompts, unknown_words
+from tethercache.conditioning import cut_off, encode_prompts, unknown_words
 from tethercache.execution import (
     ATTENTION,
     Execution,
@@ -225,16 +225,17 @@ class CausalVideoPipeline(DiffusionPipeline):
         return Settings.of(dict(self.config))
 
     def encode_prompt(self, prompts: list[str]) -> Tensor:
-        """Text embeddings `[B, L_text, C_text]`, one prompt a sample; warns of unknown words."""
+        """Text embeddings `[B, L_text, C_text]`, one prompt a sample.
+
+        Warns of words that the model does not know, and of what a prompt has beyond its length.
+        """
+        length = self.config.max_sequence_length
         for prompt in dict.fromkeys(prompts):
             if missing := unknown_words(self.tokenizer, prompt):
                 logger.warning("the model does not know the words: %s", ", ".join(missing))
-        embeds = encode_prompts(
-            self.tokenizer,
-            self.text_encoder,
-            prompts,
-            length=self.config.max_sequence_length,
-        )
+            if unread := cut_off(self.tokenizer, prompt, length=length):
+                logger.warning("the model reads %d tokens of a prompt, not: %s", length, unread)
+        embeds = encode_prompts(self.tokenizer, self.text_encoder, prompts, length=length)
         return embeds.to(self._execution_device, self.transformer.dtype)
 
     @torch.no_grad()

@@ -15,7 +15,6 @@ import torch
 
 from tests.toys import toy_pipeline
 from tethercache.cli import main
-from tethercache.cli.generate import slug
 from tethercache.pipeline import CausalVideoPipeline
 from tethercache.video import probe, read_frames, read_sidecar
 
@@ -122,10 +121,126 @@ def test_the_embeddings_of_all_prompts_wait_on_the_cpu(
     assert generate(*arguments, "-o", tmp_path / "videos") == 0
 
 
+def test_a_batch_makes_what_is_missing(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts, folder = tmp_path / "prompts.txt", tmp_path / "videos"
+    prompts.write_text(f"{PROMPT}\na blue ball\nred grass\n")
+    arguments = ("--prompts", prompts, "--model", model, "-o", folder, "--latent-frames", 3)
+    assert generate(*arguments) == 0
+    first, second, third = sorted(folder.glob("*.mp4"))
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    second.unlink()
+    capsys.readouterr()
+    assert generate(*arguments, "--json") == 1  # its record is there, and nobody said --overwrite
+    assert f"{second.with_suffix('.json')}: file exists" in capsys.readouterr().err
+    second.with_suffix(".json").unlink()
+    assert generate(*arguments, "--json") == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [video["path"] for video in said["videos"]] == [str(second)]
+    assert said["kept"] == [str(first), str(third)]
+    after = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    changed = {path for path in before if before[path] != after[path]}
+    assert changed == {second, second.with_suffix(".json")}
+
+
+def test_a_video_of_another_request_is_not_taken_for_this_one(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts, folder = tmp_path / "prompts.txt", tmp_path / "videos"
+    prompts.write_text(f"{PROMPT}\na blue ball\n")
+    arguments = ("--prompts", prompts, "--model", model, "-o", folder, "--latent-frames", 3)
+    assert generate(*arguments, "--seed", 1) == 0
+    first, second = sorted(folder.glob("*.mp4"))
+    for path in (second, second.with_suffix(".json")):
+        path.unlink()
+    before = first.read_bytes()
+    assert generate(*arguments, "--json") == 1
+    said = capsys.readouterr()
+    summary = said.err.strip().splitlines()[-1]
+    assert f"{first}: file exists" in said.err
+    assert summary == f"error: 1 of 2 videos were not made: {first}"
+    assert json.loads(said.out.splitlines()[-1])["failed"] == [str(first)]
+    assert first.read_bytes() == before
+    assert second.exists()
+
+
+def test_a_batch_goes_on_when_one_video_fails(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = CausalVideoPipeline.stream
+
+    def fail(pipe: CausalVideoPipeline, prompt: str, **options: object) -> object:
+        if prompt == PROMPT:
+            raise RuntimeError("CUDA out of memory")
+        return stream(pipe, prompt, **options)
+
+    monkeypatch.setattr(CausalVideoPipeline, "stream", fail)
+    prompts, folder = tmp_path / "prompts.txt", tmp_path / "videos"
+    prompts.write_text(f"{PROMPT}\na blue ball\n")
+    arguments = ("--prompts", prompts, "--model", model, "-o", folder, "--latent-frames", 3)
+    assert generate(*arguments) == 1
+    failed = folder / "000-a-red-ball-rolling-over-grass-0.mp4"
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert errors == [
+        f"error: {failed}: RuntimeError: CUDA out of memory (use --debug for the traceback)",
+        f"error: 1 of 2 videos were not made: {failed}",
+    ]
+    assert not failed.exists()
+    assert (folder / "001-a-blue-ball-0.mp4").exists()
+
+
+def test_a_batch_goes_on_when_nobody_reads_what_it_says(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text(f"{PROMPT}\na blue ball\n")
+    arguments = ["--prompts", "prompts.txt", "--model", str(model), "--latent-frames", "3"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tethercache", "generate", *arguments, "-o", "视频"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate(timeout=120)
+    assert said.splitlines()[-1] == b"error: standard output: Broken pipe"
+    assert process.returncode == 141
+    assert len(list((tmp_path / "视频").glob("*.mp4"))) == 2
+
+
+def test_what_a_model_does_not_read_of_a_prompt_is_named_and_recorded(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, short = tmp_path / "long.mp4", tmp_path / "short.mp4"
+    arguments = ("--model", model, "--latent-frames", 3)
+    assert generate(f"{PROMPT} sand over grass", *arguments, "-o", video) == 0
+    assert "6 tokens of a prompt, not: sand over grass" in " ".join(capsys.readouterr().err.split())
+    assert read_sidecar(video).settings["prompt_cut_off"] == "sand over grass"
+    assert generate("a red ball", *arguments, "-o", short) == 0
+    assert "prompt_cut_off" not in read_sidecar(short).settings
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         ([], 2, "give a prompt"),
+        ([os.fsdecode(b"W\xfcrfel")], 2, "the prompt is not text in UTF-8"),
+        (["red\x1b[31m ball"], 2, "control characters, but has U+001B"),
+        ([PROMPT, "-o", os.fsdecode(b"W\xfcrfel.mp4")], 2, "an argument is not text in UTF-8"),
+        ([PROMPT, "-o", "video"], 2, "must end in .mp4 or be a folder that exists"),
+        ([PROMPT, "-o", "/dev/null"], 2, "must end in .mp4"),
+        ([PROMPT, "--seconds", "1e300"], 2, "must be at most"),
+        ([PROMPT, "--seconds", "inf"], 2, "must be a positive number"),
+        ([PROMPT, "--latent-frames", "99999999999"], 2, "must be at most"),
+        ([PROMPT, "--num-samples", "999999999"], 2, "must have at most 100000"),
+        ([PROMPT, "--seed", str(2**64)], 2, "`seed`"),
+        ([PROMPT, "--vram", "1e300"], 2, "--vram (1e300) must be"),
+        ([PROMPT, "--vram", "1e-300"], 2, "--vram (1e-300) must be"),
+        ([PROMPT, "--vram", "nan"], 2, "--vram (nan) must be"),
+        ([PROMPT, "--lora", "/dev/null:nan"], 2, "scale of --lora` (nan)"),
+        ([PROMPT, "--prefix", "/dev/null"], 2, "--prefix (/dev/null) must be a file"),
+        ([PROMPT, "--num-samples", "2", "-o", "/dev/null/videos"], 1, "/dev/null: not a folder"),
+        ([PROMPT, "--num-samples", "2", "-o", "x.mp4"], 2, "must be a folder"),
         ([""], 2, "prompt must not be empty"),
         (["  "], 2, "prompt must not be empty"),
         ([PROMPT, "--seconds", "0"], 2, "must be a positive number"),
@@ -136,7 +251,7 @@ def test_the_embeddings_of_all_prompts_wait_on_the_cpu(
         ([PROMPT, "--threads", "0"], 2, "--threads (0) must be at least 1"),
         ([PROMPT, "--threads", "513"], 2, "--threads (513) must be at most 512"),
         ([PROMPT, "--latent-frames", "0"], 2, "must be a whole number of at least 1"),
-        ([PROMPT, "--num-samples", "0"], 2, "--num-samples (0)"),
+        ([PROMPT, "--num-samples", "0"], 2, "`num_samples` (0)"),
         ([PROMPT, "--policy", "tethercash"], 2, "did you mean `tethercache`"),
         ([PROMPT, "--policy", "tethercache:alfa=1"], 2, "did you mean `alpha`"),
         ([PROMPT, "--policy", "tethercache:alpha=much"], 2, "must be a number"),
@@ -373,16 +488,3 @@ def _start_an_hour(model: Path, folder: Path) -> subprocess.Popen[bytes]:
             break
         time.sleep(0.1)
     return process
-
-
-@pytest.mark.parametrize(
-    ("prompt", "name"),
-    [
-        ("A red ball, rolling!", "a-red-ball-rolling"),
-        ("Ünïcode / path\\s", "unicode-path-s"),
-        ("球", "video"),
-        ("x" * 300, "x" * 60),
-    ],
-)
-def test_prompts_become_safe_file_names(prompt: str, name: str) -> None:
-    assert slug(prompt) == name

@@ -29,11 +29,19 @@ CLOSED_PIPE = 141
 """What a shell says of programs that end because nobody reads their output."""
 
 
-def report(error: BaseException) -> int:
-    """Print an error in one line (with `--debug`, its traceback before it); returns the status."""
+def report(error: BaseException, *, where: str = "") -> int:
+    """Print an error in one line (with `--debug`, its traceback before it); returns the status.
+
+    Args:
+        error: what happened.
+        where: the file that it happened to, named unless the error does it.
+    """
     if _debugging:
         traceback.print_exception(error)
-    print(f"error: {printable(_one_line(error))}", file=sys.stderr)
+    line = _one_line(error)
+    if where not in line:
+        line = f"{where}: {line}"
+    print(f"error: {printable(line)}", file=sys.stderr)
     return USAGE if _is_usage(error) else FAILED
 
 

@@ -31,7 +31,7 @@ def parse_vram(text: str) -> int | None:
         size = float(text)
     except ValueError:
         size = 0.0
-    if not 0 < size < float("inf"):
+    if not 1 <= size * 2**30 < float("inf"):
         raise ValueError(f"--vram ({text}) must be a number of GB, such as 12, 16 or 24, or auto")
     return int(size * 2**30)
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import time
-import unicodedata
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,15 +16,19 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
 
+from tethercache.arguments import SEEDS, whole_number
+from tethercache.batch import IncompleteBatchError, Job, check_folder, is_made, name_videos
 from tethercache.cli.device import pick_device
-from tethercache.cli.failures import Debug
+from tethercache.cli.failures import Debug, report
 from tethercache.cli.fitting import choose, parse_vram, use_threads
 from tethercache.cli.inputs import (
     describe_extras,
+    describe_tiles,
     encode_prefix,
     parse_loras,
     prefix_latents,
@@ -46,7 +48,9 @@ from tethercache.execution import (
 )
 from tethercache.models import Settings, fetch, find
 from tethercache.policies import POLICIES
+from tethercache.prompts import check_prompt, check_text, read_prompts
 from tethercache.request import check_length, plan_video
+from tethercache.text import printable
 
 DEFAULT_SECONDS = 10.0
 _SPEED = "Speed"
@@ -60,15 +64,6 @@ class DType(StrEnum):
     FLOAT16 = "float16"
 
 
-@dataclass(frozen=True)
-class Job:
-    """One video to make."""
-
-    prompt: str
-    sample: int
-    path: Path
-
-
 def generate(
     prompt: Annotated[
         str | None, typer.Argument(help="What the video shows.", show_default=False)
@@ -76,7 +71,10 @@ def generate(
     prompts: Annotated[
         Path | None,
         typer.Option(
-            "--prompts", metavar="FILE", help="A text file with one prompt a line, instead."
+            "--prompts",
+            metavar="FILE",
+            help="A text file with one prompt a line, instead; - is standard input. Lines that "
+            "begin with # are comments.",
         ),
     ] = None,
     seconds: Annotated[
@@ -128,7 +126,8 @@ def generate(
         typer.Option(
             "--output",
             "-o",
-            help="The mp4 to write; with several videos, a folder.",
+            help="The mp4 to write, or a folder that is there; with several videos, a folder. What "
+            "is there of them already is not made again.",
             show_default="named by the prompt",
         ),
     ] = None,
@@ -218,21 +217,22 @@ def generate(
     Frames are written as they are made: the unfinished video is NAME.partial.mp4 and can be
     watched. Beside each video stands NAME.json with all that is needed to make it again.
     """
+    # everything that can be wrong is found out before the weights are loaded, and what needs no
+    # library before the libraries
     execution = Execution(attention, compiled, overlap, decoder)
     check_threads(threads)
+    for value in (prompts, policy, model, weights_dir, prefix, output, *(lora or [])):
+        check_text(str(value), "an argument")
     texts = _read_prompts(prompt, prompts)
-    if num_samples < 1:
-        raise ValueError(f"--num-samples ({num_samples}) must be at least 1")
     if seconds is not None and latent_frames is not None:
         raise ValueError("give --seconds or --latent-frames, not both")
     if seconds is None and latent_frames is None:
         seconds = DEFAULT_SECONDS
     length: dict[str, Any] = {"num_seconds": seconds, "num_latent_frames": latent_frames}
-
     check_length(**length)
-
-    # everything that can be wrong is found out before the weights are loaded, and what needs no
-    # library before the libraries
+    whole_number("seed", seed, *SEEDS)
+    jobs = name_videos(texts, num_samples, output)
+    blocked = _check_names(jobs, overwrite)
     found = find(model)
     limit = parse_vram(vram)
     loras = parse_loras(lora or [])
@@ -248,19 +248,27 @@ def generate(
 
     from tethercache.backbones.lora import require_peft
     from tethercache.models.sizes import head_dim
-    from tethercache.video import check_target, sidecar_path
-    from tethercache.video.files import check_free
-    from tethercache.video.writer import partial_path
 
-    jobs = _jobs(texts, num_samples, output)
-    for job in jobs:
-        check_target(job.path, overwrite=overwrite)
-        check_free(sidecar_path(job.path), overwrite=overwrite)
     if loras or (found.preset is not None and found.preset.lora is not None):
         require_peft()
     _quiet_libraries()
     parts = fetch(found, weights_dir)
     plan = plan_video(parts.settings, chosen, prefix=prefix_latents(clip, parts.settings), **length)
+    extras = describe_extras(loras, prefix)
+    request = {
+        "model": model,
+        "policy": POLICIES.spec(chosen, full=True),
+        "seed": seed,
+        "num_frames": plan.num_frames,
+    }
+    several = len(jobs) > 1
+    kept = [job.path for job in jobs if job.path in blocked and is_made(job, request, extras)]
+    failed = [path for path in blocked if path not in kept]
+    for path in failed:
+        report(blocked[path])
+    jobs = [job for job in jobs if job.path not in blocked]
+    if not jobs:
+        return _finish([], kept, failed, as_json)
     if clip is not None:
         warn_of_rate(clip, parts.settings)
     use_threads(threads, place, parts)
@@ -276,9 +284,11 @@ def generate(
 
     import torch
 
+    from tethercache.conditioning import cut_off
     from tethercache.pipeline import CausalVideoPipeline
     from tethercache.video import TileSize
     from tethercache.video import channels_last as lay_out
+    from tethercache.video.writer import partial_path
 
     execution = replace(
         execution,
@@ -288,6 +298,8 @@ def generate(
         overlap="on" if placement.overlap else "off",
     )
 
+    if several:
+        jobs[0].path.parent.mkdir(parents=True, exist_ok=True)
     pipe = CausalVideoPipeline.from_pretrained(
         parts, loras=loras, torch_dtype=getattr(torch, number_format)
     )
@@ -296,7 +308,10 @@ def generate(
     text_device = place if placement.text_encoder_on_device else "cpu"
     pipe.text_encoder.to(text_device)
     with torch.no_grad():
-        embeds = {text: pipe.encode_prompt([text]).cpu() for text in dict.fromkeys(texts)}
+        embeds = {
+            text: pipe.encode_prompt([text]).cpu()
+            for text in dict.fromkeys(job.prompt for job in jobs)
+        }
     pipe.register_modules(text_encoder=None)
     pipe.to(place)
     if vae_dtype is not None:
@@ -325,14 +340,15 @@ def generate(
             "threads": torch.get_num_threads(),
             "text_encoder_device": text_device,
         }
-        | describe_extras(loras, prefix, tiles)
+        | extras
+        | describe_tiles(tiles)
         | _describe(execution, vae_dtype and vae_dtype.value, channels_last),
         watch_drift=watch_drift,
     )
     console = Console(stderr=True)
     console.print(
-        f"policy [bold]{POLICIES.spec(chosen)}[/] · model {model} · seed {seed} · {place} "
-        f"{number_format} · {counted(torch.get_num_threads(), 'thread')} · "
+        f"policy [bold]{POLICIES.spec(chosen)}[/] · model {escape(printable(model))} · "
+        f"seed {seed} · {place} {number_format} · {counted(torch.get_num_threads(), 'thread')} · "
         f"attention {execution.attention}"
         f"{' · compiled' * compiled}{' · overlapped' * placement.overlap} · "
         f"{plan.num_frames} frames at {pipe.settings.fps} fps",
@@ -342,22 +358,60 @@ def generate(
     made = []
     for job in jobs:
         leaves(f"{partial_path(job.path)} keeps what is made, --overwrite replaces it")
-        with _progress(console, plan.chunks.num_chunks, pipe.settings.fps) as progress:
-            options["prompt_embeds"] = embeds[job.prompt].to(place)
-            summary = _make(pipe, job, chosen, plan, options, record, overwrite, progress)
+        options["prompt_embeds"] = embeds[job.prompt].to(place)
+        unread = cut_off(pipe.tokenizer, job.prompt, length=pipe.settings.max_sequence_length)
+        noted = replace(
+            record, extras=record.extras | ({"prompt_cut_off": unread} if unread else {})
+        )
+        try:
+            with _progress(console, plan.chunks.num_chunks, pipe.settings.fps) as progress:
+                summary = _make(pipe, job, chosen, plan, options, noted, overwrite, progress)
+        except Exception as error:
+            if not several:
+                raise
+            report(error, where=str(job.path))  # the next one may well be made
+            failed.append(job.path)
+        else:
+            made.append(summary)
+            _say(summary, POLICIES.spec(chosen))
         leaves("")
-        made.append(summary)
-        print(
+    return _finish(made, kept, failed, as_json)
+
+
+def _say(summary: dict[str, Any], policy: str) -> None:
+    """Print what was made."""
+    print(
+        printable(
             f"{summary['path']}: {summary['num_frames']} frames, {summary['seconds']:g} s of video "
             f"in {summary['wall_seconds']:.1f} s, {summary['frames_per_second']:.1f} frames/s, "
-            f"policy {POLICIES.spec(chosen)}"
+            f"policy {policy}"
         )
-        if "drift" in summary:
-            changes = summary["drift"]["changes"].items()
-            known = ", ".join(f"{name} {value:.3g}" for name, value in changes if value is not None)
-            print(f"drift: {summary['drift']['verdict'] or 'too short to say'} {known}".rstrip())
+    )
+    if "drift" in summary:
+        changes = summary["drift"]["changes"].items()
+        known = ", ".join(f"{name} {value:.3g}" for name, value in changes if value is not None)
+        print(f"drift: {summary['drift']['verdict'] or 'too short to say'} {known}".rstrip())
+
+
+def _finish(
+    made: list[dict[str, Any]], kept: list[Path], failed: list[Path], as_json: bool
+) -> None:
+    """Say how a batch went.
+
+    Raises:
+        IncompleteBatchError: videos are missing.
+    """
+    for path in kept:
+        print(printable(f"{path}: made before, kept"))
     if as_json:
-        print(json.dumps({"videos": made}))
+        print(
+            json.dumps({"videos": made, "kept": [*map(str, kept)], "failed": [*map(str, failed)]})
+        )
+    if failed:
+        total = len(made) + len(kept) + len(failed)
+        raise IncompleteBatchError(
+            f"{len(failed)} of {total} videos were not made: {', '.join(map(str, failed))}"
+        )
 
 
 @dataclass(frozen=True)
@@ -389,7 +443,9 @@ def _make(
     from tethercache.video import FrameHasher, Sidecar, VideoWriter, write_sidecar
 
     settings = record.settings
-    task = progress.add_task(job.path.name, total=plan.chunks.num_chunks, frames=0, drift="")
+    task = progress.add_task(
+        printable(job.path.name), total=plan.chunks.num_chunks, frames=0, drift=""
+    )
     watch = _drift_watch(settings.fps) if record.watch_drift else None
     hasher = FrameHasher()
     started = time.perf_counter()
@@ -476,40 +532,36 @@ def _drift_watch(fps: int) -> Any:
 def _read_prompts(prompt: str | None, file: Path | None) -> list[str]:
     if (prompt is None) == (file is None):
         raise ValueError("give a prompt, or a file of prompts with --prompts, one of the two")
-    if file is None:
-        assert prompt is not None
-        if not prompt.strip():
-            raise ValueError("the prompt must not be empty")
-        return [prompt]
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the prompts in {file}: {error}") from None
-    texts = [line.strip() for line in lines if line.strip()]
-    if not texts:
-        raise ValueError(f"{file} has no prompts")
-    return texts
+    if file is not None:
+        return read_prompts(file)
+    assert prompt is not None
+    return [check_prompt(prompt)]
 
 
-def _jobs(prompts: list[str], num_samples: int, output: Path | None) -> list[Job]:
-    """Name every video; one video has the name given, several go into a folder."""
-    if len(prompts) * num_samples == 1:
-        return [Job(prompts[0], 0, output or Path(f"{slug(prompts[0])}.mp4"))]
-    folder = output or Path("videos")
-    if folder.suffix == ".mp4":
-        raise ValueError(f"with several videos --output ({folder}) must be a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    return [
-        Job(text, sample, folder / f"{index:03d}-{slug(text)}-{sample}.mp4")
-        for index, text in enumerate(prompts)
-        for sample in range(num_samples)
-    ]
+def _check_names(jobs: list[Job], overwrite: bool) -> dict[Path, OSError]:
+    """Check where videos go.
 
+    Returns:
+        What stands in the way of some of several, by their paths: the others can be made.
+    """
+    from tethercache.video import check_target, sidecar_path
+    from tethercache.video.files import check_free
 
-def slug(prompt: str, length: int = 60) -> str:
-    """A file name for a prompt: ASCII letters, digits and hyphens."""
-    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain)[:length].strip("-") or "video"
+    folder = jobs[0].path.parent
+    if len(jobs) > 1:
+        check_folder(folder)
+        if not folder.exists():
+            return {}
+    blocked = {}
+    for job in jobs:
+        try:
+            check_target(job.path, overwrite=overwrite)
+            check_free(sidecar_path(job.path), overwrite=overwrite)
+        except OSError as error:
+            if len(jobs) == 1:
+                raise
+            blocked[job.path] = error
+    return blocked
 
 
 def _quiet_libraries() -> None:
@@ -538,7 +590,9 @@ class _Done(ProgressColumn):
 
 def _progress(console: Console, chunks: int, fps: int) -> Progress:
     columns: Iterable[ProgressColumn] = (
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=16)),
+        TextColumn(
+            "{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=16)
+        ),
         BarColumn(bar_width=12),
         TextColumn("{task.completed:.0f}/{task.total:.0f} chunks"),
         _Done(fps),

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tethercache.arguments import number
 from tethercache.errors import MissingModelError
 from tethercache.models import Settings
 
@@ -48,6 +49,7 @@ def parse_loras(specs: list[str]) -> list[tuple[Path, float]]:
 
     Raises:
         MissingModelError: if a file is not there.
+        ValueError: if a scale is NaN or infinite.
     """
     loras = []
     for spec in specs:
@@ -58,6 +60,7 @@ def parse_loras(specs: list[str]) -> list[tuple[Path, float]]:
             path, scale = Path(spec), 1.0
         if not path.exists():
             raise MissingModelError(f"no LoRA at {path}")
+        number("the scale of --lora", scale)
         loras.append((path, scale))
     return loras
 
@@ -70,6 +73,8 @@ def read_prefix(path: Path) -> Clip:
     """
     from tethercache.video import probe, read_frames
 
+    if path.exists() and not path.is_file():  # a pipe would wait for somebody to fill it
+        raise ValueError(f"--prefix ({path}) must be a file")
     fps = probe(path).fps
     shapes = Counter(frame.shape for frame in read_frames(path))
     if len(shapes) > 1:
@@ -120,9 +125,7 @@ def encode_prefix(vae: Any, clip: Clip, settings: Settings) -> Tensor:
     return encode_frames(vae, map(torch.from_numpy, islice(read_frames(clip.path), skipped, None)))
 
 
-def describe_extras(
-    loras: list[tuple[Path, float]], prefix: Path | None, tiles: Tiles | None
-) -> dict[str, Any]:
+def describe_extras(loras: list[tuple[Path, float]], prefix: Path | None) -> dict[str, Any]:
     """What of these a sidecar has to record."""
     extras: dict[str, Any] = {}
     if loras:
@@ -131,9 +134,12 @@ def describe_extras(
         ]
     if prefix is not None:
         extras["prefix"] = {"file": str(prefix), "sha256": _sha256(prefix)}
-    if tiles is not None:
-        extras["tiles"] = {"size": tiles.size, "stride": tiles.stride}
     return extras
+
+
+def describe_tiles(tiles: Tiles | None) -> dict[str, Any]:
+    """What of the decoding tiles a sidecar has to record."""
+    return {} if tiles is None else {"tiles": {"size": tiles.size, "stride": tiles.stride}}
 
 
 def _sha256(path: Path) -> str:

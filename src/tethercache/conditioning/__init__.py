@@ -1,10 +1,11 @@
 """Conditioning: what the video is about."""
 
 from tethercache.conditioning.prefix import encode_frames, prefix_frames
-from tethercache.conditioning.text import clean, encode_prompts, known_words, unknown_words
+from tethercache.conditioning.text import clean, cut_off, encode_prompts, known_words, unknown_words
 
 __all__ = [
     "clean",
+    "cut_off",
     "encode_frames",
     "encode_prompts",
     "known_words",

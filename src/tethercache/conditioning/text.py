@@ -35,6 +35,34 @@ def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
     return list(dict.fromkeys(missing))
 
 
+def cut_off(tokenizer: Any, prompt: str, *, length: int) -> str:
+    """The end of a prompt that `encode_prompts` leaves out; empty if it takes all.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        prompt: the text.
+        length: tokens that the model reads, special ones included.
+    """
+    text = clean(prompt)
+    whole = tokenizer(text, verbose=False)["input_ids"]
+    if len(whole) <= length:
+        return ""
+    read = tokenizer(
+        text,
+        truncation=True,
+        max_length=length,
+        return_special_tokens_mask=True,
+        return_offsets_mapping=tokenizer.is_fast,
+    )
+    words = [i for i, special in enumerate(read["special_tokens_mask"]) if not special]
+    if tokenizer.is_fast:
+        end = max((read["offset_mapping"][i][1] for i in words), default=0)
+        return text[end:].strip()
+    plain = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    left: str = tokenizer.decode(plain[len(words) :])
+    return left.strip()
+
+
 def known_words(file: Path) -> list[str]:
     """All words of a vocabulary of whole words (a `tokenizer.json`), sorted.
 
@@ -59,7 +87,7 @@ def encode_prompts(
         tokenizer: a transformers tokenizer.
         text_encoder: a T5-type encoder of transformers.
         prompts: one prompt a sample.
-        length: tokens of the result; longer prompts are cut.
+        length: tokens of the result; longer prompts are cut, see `cut_off`.
 
     Returns:
         Embeddings `[B, length, C_text]` in the encoder's dtype, on the device where it computes.

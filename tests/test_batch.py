@@ -1,0 +1,64 @@
+"""Names of videos, and what of them is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tethercache.batch import check_folder, name_videos, slug
+
+
+def test_one_video_has_the_name_given_or_that_of_its_prompt(tmp_path: Path) -> None:
+    def path(output: Path | None) -> Path:
+        (job,) = name_videos(["A ball"], 1, output)
+        return job.path
+
+    assert path(None) == Path("a-ball.mp4")
+    assert path(tmp_path / "x.mp4") == tmp_path / "x.mp4"
+    assert path(tmp_path) == tmp_path / "a-ball.mp4"
+    (tmp_path / "folder.mp4").mkdir()
+    assert path(tmp_path / "folder.mp4") == tmp_path / "folder.mp4/a-ball.mp4"
+    with pytest.raises(ValueError, match=r"must end in \.mp4 or be a folder that exists"):
+        path(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("A red ball, rolling!", "a-red-ball-rolling"),
+        ("Ünïcode / path\\s", "unicode-path-s"),
+        ("two\u2028lines\x85here", "two-lines-here"),
+        ("球", "video"),
+        ("x" * 300, "x" * 60),
+        ("CON", "con-video"),
+        ("lpt1", "lpt1-video"),
+        ("nul.txt", "nul-txt"),
+    ],
+)
+def test_prompts_become_safe_file_names(prompt: str, name: str) -> None:
+    assert slug(prompt) == name
+
+
+def test_the_names_of_a_batch_differ_whatever_the_prompts() -> None:
+    jobs = name_videos(["球", "球", "con", "CON", "video"] * 300, 2, None)
+    assert len({job.path.name.casefold() for job in jobs}) == len(jobs) == 3000
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "message"), [(0, "`num_samples`"), (10**9, r"2000000000 videos.*100000")]
+)
+def test_a_batch_has_a_size(num_samples: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        name_videos(["a", "b"], num_samples, None)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check_folder(tmp_path / "new/newer")
+    for path in ("file", "file/new"):
+        with pytest.raises(NotADirectoryError, match="not a folder"):
+            check_folder(tmp_path / path)
+    with pytest.raises(ValueError, match="too long"):
+        check_folder(tmp_path / ("x" * 300) / "new")
+    assert not (tmp_path / "new").exists()
