@@ -183,7 +183,7 @@ def run_stage(
     checkpoint = folder / f"{name}.pt"
     first, before = 0, 0.0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=False)
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
         restore(saved["state"])
         first, before = saved["step"], saved["seconds"]
         print(f"{name}: restarting at step {first} ({before:.0f} s so far)", flush=True)

@@ -21,7 +21,7 @@ from training.train_transformer import build_models, load_average
 
 def export(checkpoint: Path, vae_folder: Path, out: Path) -> int:
     """Write all components and `model_index.json`; returns the size in bytes."""
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=False)["state"]
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state"]
     config = saved["config"]
     tokenizer, transformer, encoder = build_models(config)
     modules = {"transformer": transformer, "text_encoder": encoder}

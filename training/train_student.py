@@ -106,7 +106,7 @@ def main() -> None:
     config = load_config(__doc__)
     device = pick_device(config)
     join_workers()
-    saved = torch.load(config["teacher"], map_location="cpu", weights_only=False)["state"]
+    saved = torch.load(config["teacher"], map_location="cpu", weights_only=True)["state"]
     tokenizer, teacher, encoder = build_models(saved["config"])
     load_average({"transformer": teacher, "text_encoder": encoder}, saved["ema"])
     encoder.to(device).requires_grad_(False)

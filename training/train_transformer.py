@@ -50,7 +50,7 @@ class LatentPool:
         """Load new shards, in the order of their names."""
         for path in sorted(self.folder.glob("shard_*.pt")):
             if path not in self.loaded:
-                shard = torch.load(path, weights_only=False)
+                shard = torch.load(path, weights_only=True)
                 config = world.WorldConfig(**shard["world"])
                 self.latents += list(shard["latents"])
                 self.scenes += [world.sample_scene(seed, config) for seed in shard["seeds"]]
@@ -196,7 +196,7 @@ def main() -> None:
     processor = causal.install(transformer, config["chunk_size"], compile_blocks=config["compile"])
     optimizers = build_optimizers(modules, 1e-3)
     if config["init"]:
-        start = torch.load(config["init"], map_location="cpu", weights_only=False)["state"]
+        start = torch.load(config["init"], map_location="cpu", weights_only=True)["state"]
         load_average(modules, start["ema"])
     ema = Ema(modules, config["ema"])
 

@@ -125,7 +125,7 @@ def restarted(
 
 
 def assert_same_state(first: Path, second: Path, model: str) -> None:
-    one, two = (torch.load(p, weights_only=False)["state"] for p in (first, second))
+    one, two = (torch.load(p, weights_only=True)["state"] for p in (first, second))
     for a, b in ((one["ema"], two["ema"]), (one["models"][model], two["models"][model])):
         assert all(torch.equal(a[key], b[key]) for key in a)
 
@@ -150,8 +150,8 @@ def test_student_stages_restart_bit_for_bit_and_move_the_student(
     whole, parts = ({**config, "out": str(pool / name), "log_every": 1} for name in ("a", "b"))
     restarted(train_student, whole, parts, monkeypatch)
     assert_same_state(pool / "a/0-all.pt", pool / "b/0-all.pt", "student")
-    teacher = torch.load(pool / "out/0-short.pt", weights_only=False)["state"]["ema"]
-    student = torch.load(pool / "a/0-all.pt", weights_only=False)["state"]["models"]["student"]
+    teacher = torch.load(pool / "out/0-short.pt", weights_only=True)["state"]["ema"]
+    student = torch.load(pool / "a/0-all.pt", weights_only=True)["state"]["models"]["student"]
     assert any(not torch.equal(teacher[f"transformer.{key}"], student[key]) for key in student)
     assert float((pool / "a/0-all.csv").read_text().splitlines()[2].split(",")[-1]) > 0
 
@@ -281,7 +281,7 @@ def test_vae_stage_learns_and_restarts_bit_for_bit(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(train_vae, "run_stage", original)
     run_main(train_vae, parts, monkeypatch)
     first, second = (
-        torch.load(Path(c["out"]) / "0-clips.pt", weights_only=False)["state"]["vae"]
+        torch.load(Path(c["out"]) / "0-clips.pt", weights_only=True)["state"]["vae"]
         for c in (config, parts)
     )
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -331,7 +331,7 @@ def test_encode_export_and_load(pool: Path, monkeypatch: pytest.MonkeyPatch):
     config |= {"out": str(pool / "new"), "vae": str(pool / "vae"), "device": "cpu"}
     config |= {"shards": 1, "per_shard": 3, "latent_frames": 6}
     run_main(encode, config, monkeypatch)
-    shard = torch.load(pool / "new" / "shard_0000.pt", weights_only=False)
+    shard = torch.load(pool / "new" / "shard_0000.pt", weights_only=True)
     assert shard["latents"].shape == (3, 16, 6, 8, 8)
     torch.testing.assert_close(
         shard["latents"].float().std((0, 2, 3, 4)), torch.ones(16), atol=0.02, rtol=0
