@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from tethercache.host import host_memory
 
 
 def pick_device(name: str) -> str:
@@ -39,11 +39,4 @@ def free_memory(device: str) -> tuple[int | None, int | None]:
         import torch
 
         return torch.cuda.mem_get_info(device)
-    if device != "cpu":
-        return None, None
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None, None
-    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if "kB" in line}
-    return sizes.get("MemAvailable"), sizes.get("MemTotal")
+    return host_memory() if device == "cpu" else (None, None)
