@@ -15,10 +15,6 @@ _V1 = (
     "memory.usage_in_bytes",
     ("total_active_file", "total_inactive_file"),
 )
-    "memory.limit_in_bytes",
-    "memory.usage_in_bytes",
-    ("total_active_file", "total_inactive_file"),
-)
 _V2 = ("memory.max", "memory.current", ("active_file", "inactive_file"))
 
 
