@@ -6,29 +6,19 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from rich.markup import escape
-from rich.table import Table
+import rich.table
+from rich.text import Text
 
-from tethercache.evaluation.measure import VideoResult, rounded
+from tethercache.evaluation.measure import rounded
 from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.page import page
-from tethercache.evaluation.suite import Report, better, compare, worst_first
+from tethercache.evaluation.suite import Report, better, worst_first
+from tethercache.evaluation.tables import Cell, Table, pair_table, video_tables
 from tethercache.text import one_line, printable
 from tethercache.video.files import write_atomically
-
-SHORT = {
-    "colour_difference": "ΔE",
-    "chroma": "chroma",
-    "log_sharpness": "sharp",
-    "motion_level": "motion",
-    "motion_retention": "kept",
-    "embedding_drift": "embed",
-}
-"""The columns of the terminal table: the symptoms, and the motion that stands beside them."""
 
 STYLE = {"stable": "green", "watch": "yellow", "drifting": "bold red"}
 
@@ -40,7 +30,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         "results.json": to_json(report),
         "results.csv": to_csv(report),
         "report.md": to_markdown(report),
-        "report.html": printable(page(report)),
+        "report.html": page(report),
     }
     for name, content in contents.items():
         write_atomically(folder / name, content.encode())
@@ -91,29 +81,26 @@ def _cell(text: str) -> str:
 
 def to_markdown(report: Report) -> str:
     """The tables, for an issue or a pull request."""
-    names = [name for name in SHORT if name in _measured(report)]
     lines = ["# Drift report", ""]
-    for label, videos in (("Videos", report.videos), ("Baseline", report.baseline)):
-        if videos:
-            lines += [f"## {label}", ""]
-            lines += _markdown_row(["video", "verdict", *[SHORT[name] for name in names], "notes"])
-            lines += ["|---" * (len(names) + 3) + "|"]
-            for video in worst_first(videos):
-                values = [number(video.metrics.get(name)) for name in names]
-                notes = _markdown("; ".join([*video.reasons, *video.notes, *video.warnings]))
-                name = _markdown(video.name)
-                lines += _markdown_row([name, f"**{video.verdict}**", *values, notes])
-            lines += [""]
-    if pairs := report.pairs():
-        lines += [f"## {len(pairs)} pairs", ""]
-        heads = ["metric", "better is", "better in", "ours", "baseline", "difference", "95 %"]
-        lines += _markdown_row(heads)
-        lines += ["|---" * len(heads) + "|"]
-        lines += [line for row in _pair_rows(report) for line in _markdown_row(row)]
-        lines += [""]
+    for table in video_tables(report):
+        lines += [*_markdown_table(table), ""]
+    lines += [*(f"* {_markdown(text)}" for text in said(report)), ""]
+    if pairs := pair_table(report):
+        lines += [f"## {len(report.pairs())} pairs", "", *_markdown_table(pairs), ""]
     for title, texts in _closing(report):
         lines += [f"## {title}", "", *[f"* {_markdown(text)}" for text in texts], ""]
     return "\n".join(lines)
+
+
+def _markdown_table(table: Table) -> list[str]:
+    rule = ["---"] * table.words + ["---:"] * (len(table.heads) - table.words)
+    rows = [[_markdown_cell(cell) for cell in row] for row in table.rows]
+    return ["| " + " | ".join(cells) + " |" for cells in (table.heads, rule, *rows)]
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _markdown(cell.text)
+    return f"**{text}**" if cell.tone else text
 
 
 def _markdown(text: str) -> str:
@@ -121,10 +108,6 @@ def _markdown(text: str) -> str:
     escaped = re.sub(r"([\\`*\[\]~|#])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", one_line(text))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return escaped.replace("://", ":&#47;/")
-
-
-def _markdown_row(cells: Sequence[str]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |"]
 
 
 def _closing(report: Report) -> list[tuple[str, list[str]]]:
@@ -136,78 +119,35 @@ def _closing(report: Report) -> list[tuple[str, list[str]]]:
     return [(title, texts) for title, texts in parts if texts]
 
 
-def _pair_rows(report: Report) -> list[list[str]]:
-    rows = []
-    for name, found in compare(report.pairs())["metrics"].items():
-        interval = found["difference"]["interval"]
-        rows.append(
-            [
-                name,
-                found["better"],
-                f"{found['wins']} of {found['n']}" if found["better"] != "neither" else "",
-                number(found["ours"]),
-                number(found["baseline"]),
-                f"{found['difference']['mean']:+.3g}",
-                f"{interval[0]:+.3g} to {interval[1]:+.3g}" if interval else "",
-            ]
-        )
-    return rows
-
-
-def number(value: float | None) -> str:
-    """Three significant digits; a dash for what was not measured."""
-    if value is None:
-        return "-"
-    if abs(value) >= 0.1 or not value:
-        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return f"{value:.3f}"
-
-
-def tables(report: Report) -> list[Table]:
+def tables(report: Report) -> list[rich.table.Table]:
     """What the terminal shows."""
-    names = [name for name in SHORT if name in _measured(report)]
-    made = [_video_table("video", report.videos, names)]
-    if report.baseline:
-        made.append(_video_table("baseline", report.baseline, names))
-    if report.pairs():
-        heads = ["metric", "wins", "ours", "baseline", "difference", "95 %"]
-        pairs = Table(box=None, pad_edge=False, padding=(0, 0, 0, 1))
-        for i, head in enumerate(heads):
-            side: Literal["left", "right"] = "right" if i else "left"
-            pairs.add_column(head, justify=side, no_wrap=i > 0, overflow="fold")
-        for row in _pair_rows(report):
-            pairs.add_row(row[0], *row[2:])
-        made.append(pairs)
+    made = [*video_tables(report), *filter(None, [pair_table(report)])]
+    return [_terminal_table(table) for table in made]
+
+
+def _terminal_table(table: Table) -> rich.table.Table:
+    made = rich.table.Table(box=None, pad_edge=False, padding=(0, 0, 0, 1))
+    for i, head in enumerate(table.heads):
+        side: Literal["left", "right"] = "left" if i < table.words else "right"
+        made.add_column(head, justify=side, no_wrap=i > 0, overflow="fold")
+    for row in table.rows:
+        made.add_row(*(Text(one_line(cell.text), STYLE.get(cell.tone, "")) for cell in row))
     return made
 
 
-def _video_table(title: str, videos: Sequence[VideoResult], names: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 1))
-    table.add_column(title, overflow="fold")
-    table.add_column("verdict", no_wrap=True)
-    for name in names:
-        table.add_column(SHORT[name], justify="right", no_wrap=True)
-    table.add_column("onset", justify="right", no_wrap=True)
-    for video in worst_first(videos):
-        onsets = [second for second in video.onset.values() if second is not None]
-        cuts = video.metrics.get("cuts") or 0
-        plural = "cut" if cuts == 1 else "cuts"
-        table.add_row(
-            escape(one_line(video.name)),
-            f"[{STYLE[video.verdict]}]{video.verdict}[/]" + (f", {cuts:.0f} {plural}" * bool(cuts)),
-            *[number(video.metrics.get(name)) for name in names],
-            f"{min(onsets):.0f} s" if onsets else "",
-        )
-    return table
-
-
-def sentences(report: Report) -> list[str]:
-    """What the tables cannot say: reasons, notes and warnings, a line each."""
+def said(report: Report) -> list[str]:
+    """Reasons, notes and warnings of each video, the worst first, a line each."""
     lines = []
     for label, videos in (("", report.videos), ("baseline ", report.baseline)):
         for video in worst_first(videos):
-            said = [*video.reasons, *video.notes, *video.warnings]
-            lines += [one_line(f"{label}{video.name}: {'; '.join(said)}")] * bool(said)
+            texts = [*video.reasons, *video.notes, *video.warnings]
+            lines += [f"{label}{video.name}: {'; '.join(texts)}"] * bool(texts)
+    return lines
+
+
+def sentences(report: Report) -> list[str]:
+    """What the tables cannot say, a line each."""
+    lines = [*map(one_line, said(report))]
     lines += map(one_line, report.warnings)
     pairs = report.pairs()
     if report.baseline and not pairs:
