@@ -238,11 +238,43 @@ def test_a_video_continues_a_clip_or_a_picture(
 
 
 def test_a_prefix_of_another_size_or_length_is_refused_before_anything_loads(
-    tmp_path: Path, hub: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    hub: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(
+        "tethercache.video.read_frames", lambda *_: pytest.fail("a frame was decoded")
+    )
     large, long = _clip(tmp_path / "large.png", 1, size=32), _clip(tmp_path / "long.mp4", 60)
     for prefix, message in ((large, "is 32x32, but this model makes 16x16"), (long, "is longer")):
         assert run("generate", PROMPT, "-m", "toy", "--prefix", prefix, "--latent-frames", 6) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_prefix_whose_frames_differ_is_refused(
+    tmp_path: Path,
+    hub: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoded = iter([np.zeros((16, 16, 3), np.uint8), np.zeros((32, 16, 3), np.uint8)])
+    monkeypatch.setattr("tethercache.video.read_frames", lambda *_: decoded)
+    clip = _clip(tmp_path / "clip.mp4", 9)
+    assert run("generate", PROMPT, "-m", "toy", "--prefix", clip, "--latent-frames", 6) == 2
+    assert "frames of several sizes" in capsys.readouterr().err
+
+
+def test_a_damaged_lora_is_found_out_before_the_model_is_looked_for(
+    tmp_path: Path, hub: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("peft", reason="LoRA is an extra")
+    (tmp_path / "page.safetensors").write_text("<html>not found</html>")
+    for name, message in (
+        (tmp_path / "page.safetensors", "neither a safetensors nor a PyTorch file"),
+        ("x" * 300, "no LoRA at"),
+    ):
+        assert run("generate", PROMPT, "-m", "self-forcing", "--lora", name) == 1
         assert message in capsys.readouterr().err
 
 

@@ -31,7 +31,7 @@ from tethercache.cli.inputs import (
     describe_tiles,
     encode_prefix,
     parse_loras,
-    prefix_latents,
+    plan_with_prefix,
     read_prefix,
     warn_of_rate,
 )
@@ -49,7 +49,7 @@ from tethercache.execution import (
 from tethercache.models import Settings, fetch, find
 from tethercache.policies import POLICIES
 from tethercache.prompts import check_prompt, check_text, read_prompts
-from tethercache.request import check_length, plan_video
+from tethercache.request import check_length
 from tethercache.text import printable
 
 DEFAULT_SECONDS = 10.0
@@ -239,21 +239,23 @@ def generate(
     clip = read_prefix(prefix) if prefix is not None else None
     chosen = POLICIES.parse(policy or found.policy)
     if found.settings is not None:
-        plan_video(found.settings, chosen, prefix=prefix_latents(clip, found.settings), **length)
+        _, clip = plan_with_prefix(clip, found.settings, chosen, length)
     if watch_drift:
         need("eval")
     place = pick_device(device)
     if compiled:
         require_compiler(place)
 
-    from tethercache.backbones.lora import require_peft
+    from tethercache.backbones.lora import read_lora, require_peft
     from tethercache.models.sizes import head_dim
 
     if loras or (found.preset is not None and found.preset.lora is not None):
         require_peft()
+    for file, _ in loras:
+        read_lora(file)
     _quiet_libraries()
     parts = fetch(found, weights_dir)
-    plan = plan_video(parts.settings, chosen, prefix=prefix_latents(clip, parts.settings), **length)
+    plan, clip = plan_with_prefix(clip, parts.settings, chosen, length)
     extras = describe_extras(loras, prefix)
     request = {
         "model": model,

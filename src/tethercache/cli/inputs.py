@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from tethercache.arguments import number
 from tethercache.errors import MissingModelError
 from tethercache.models import Settings
+from tethercache.request import VideoPlan, plan_video
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tethercache.cache import Policy
     from tethercache.memory import Tiles
 
 logger = logging.getLogger(__name__)
@@ -31,10 +33,11 @@ class Clip:
 
     Attributes:
         path: the file.
-        num_frames: as many as can be decoded.
+        num_frames: as many as can be decoded; as many as it says, until they are counted.
         width: pixels.
         height: pixels.
         fps: frames a second; means nothing for a picture.
+        counted: whether it was decoded.
     """
 
     path: Path
@@ -42,6 +45,7 @@ class Clip:
     width: int
     height: int
     fps: Fraction
+    counted: bool = False
 
 
 def parse_loras(specs: list[str]) -> list[tuple[Path, float]]:
@@ -58,7 +62,7 @@ def parse_loras(specs: list[str]) -> list[tuple[Path, float]]:
             path, scale = (Path(name), float(text)) if colon else (Path(spec), 1.0)
         except ValueError:  # a colon that is part of the name
             path, scale = Path(spec), 1.0
-        if not path.exists():
+        if not os.path.exists(path):  # says no, too, to names that the system refuses
             raise MissingModelError(f"no LoRA at {path}")
         number("the scale of --lora", scale)
         loras.append((path, scale))
@@ -66,21 +70,47 @@ def parse_loras(specs: list[str]) -> list[tuple[Path, float]]:
 
 
 def read_prefix(path: Path) -> Clip:
-    """What a clip or picture has; decodes it once, to find damage and to count, and keeps nothing.
+    """What a clip or picture says that it has; decodes nothing.
 
     Raises:
-        ValueError: if it cannot be read, or its frames differ in size.
+        ValueError: if it cannot be read.
     """
-    from tethercache.video import probe, read_frames
+    from tethercache.video import probe
 
-    if path.exists() and not path.is_file():  # a pipe would wait for somebody to fill it
+    if os.path.exists(path) and not path.is_file():  # a pipe would wait for somebody to fill it
         raise ValueError(f"--prefix ({path}) must be a file")
-    fps = probe(path).fps
-    shapes = Counter(frame.shape for frame in read_frames(path))
-    if len(shapes) > 1:
-        raise ValueError(f"--prefix ({path}) has frames of several sizes")
-    ((height, width, _), num_frames), *_ = shapes.items()
-    return Clip(path, num_frames, width, height, fps)
+    info = probe(path)
+    return Clip(path, info.num_frames, info.width, info.height, info.fps)
+
+
+def plan_with_prefix(
+    clip: Clip | None, settings: Settings, policy: Policy, length: dict[str, Any]
+) -> tuple[VideoPlan, Clip | None]:
+    """Plan a video that starts with a clip.
+
+    What the clip says of itself is compared with the video first; then it is decoded once, to find
+    damage and to count its frames, and nothing of it is kept.
+
+    Raises:
+        ValueError: if the clip is not one to start from, or the video cannot be planned.
+    """
+    plan = plan_video(settings, policy, prefix=prefix_latents(clip, settings), **length)
+    if clip is None or clip.counted:
+        return plan, clip
+    clip = replace(clip, num_frames=_count(clip), counted=True)
+    return plan_video(settings, policy, prefix=prefix_latents(clip, settings), **length), clip
+
+
+def _count(clip: Clip) -> int:
+    """The frames that can be decoded, up to the first of another size."""
+    from tethercache.video import read_frames
+
+    count = 0
+    for frame in read_frames(clip.path):
+        if frame.shape[:2] != (clip.height, clip.width):
+            raise ValueError(f"--prefix ({clip.path}) has frames of several sizes")
+        count += 1
+    return count
 
 
 def prefix_latents(clip: Clip | None, settings: Settings) -> int:
