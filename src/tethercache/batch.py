@@ -9,10 +9,13 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tethercache.arguments import whole_number
 from tethercache.errors import TetherCacheError
+
+if TYPE_CHECKING:
+    from tethercache.video import Sidecar
 
 MAX_VIDEOS = 100_000
 
@@ -105,7 +108,7 @@ def is_made(job: Job, request: Mapping[str, Any], settings: Mapping[str, Any]) -
     Args:
         job: the video.
         request: fields of a `Sidecar` and their values, but for prompt and sample.
-        settings: of its `settings`, those that a request may have: `loras` and `prefix`.
+        settings: of its `settings`, those that a request may have: `loras`, `prefix` and `crf`.
     """
     from tethercache.video import SidecarError, UnreadableVideoError, probe, read_sidecar
 
@@ -113,11 +116,42 @@ def is_made(job: Job, request: Mapping[str, Any], settings: Mapping[str, Any]) -
         record, video = read_sidecar(job.path), probe(job.path)
     except (OSError, SidecarError, UnreadableVideoError):
         return False
+    return video.num_frames == record.num_frames and _answers(record, job, request, settings)
+
+
+def complete_made(
+    job: Job, request: Mapping[str, Any], settings: Mapping[str, Any], *, overwrite: bool
+) -> bool:
+    """Complete a video of this request whose frames are all made, but which has not got its name.
+
+    Args:
+        job: the video.
+        request: see `is_made`.
+        settings: see `is_made`.
+        overwrite: replace an older video of this name.
+
+    Returns:
+        Whether there was one.
+    """
+    from tethercache.video import complete, unnamed
+
+    record = unnamed(job.path)
+    if record is None or not _answers(record, job, request, settings):
+        return False
+    complete(job.path, overwrite=overwrite)
+    return True
+
+
+def _answers(
+    record: Sidecar, job: Job, request: Mapping[str, Any], settings: Mapping[str, Any]
+) -> bool:
+    """Whether a record is of this request; what came before `crf` was a setting had its default."""
+    from tethercache.video.mp4 import DEFAULT_CRF
+
     wanted = {"prompt": job.prompt, "sample": job.sample, **request}
-    return (
-        video.num_frames == record.num_frames
-        and all(getattr(record, key) == value for key, value in wanted.items())
-        and all(record.settings.get(key) == settings.get(key) for key in ("loras", "prefix"))
+    noted = {"crf": DEFAULT_CRF, **record.settings}
+    return all(getattr(record, key) == value for key, value in wanted.items()) and all(
+        noted.get(key) == settings.get(key) for key in ("loras", "prefix", "crf")
     )
 
 

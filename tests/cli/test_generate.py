@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +20,8 @@ import torch
 from tests.toys import toy_pipeline
 from tethercache.cli import main
 from tethercache.pipeline import CausalVideoPipeline
-from tethercache.video import probe, read_frames, read_sidecar
+from tethercache.video import probe, read_frames, read_sidecar, writer
+from tethercache.video.mp4 import DEFAULT_CRF
 
 PROMPT = "a red ball rolling over grass"
 
@@ -36,7 +41,10 @@ def generate(*arguments: object) -> int:
 
 
 def test_a_prompt_becomes_an_mp4_with_a_sidecar_that_repeats_it(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     video = tmp_path / "ball.mp4"
     options = ("--model", model, "--policy", "tethercache:alpha=0.5", "--seed", 3)
@@ -62,6 +70,8 @@ def test_a_prompt_becomes_an_mp4_with_a_sidecar_that_repeats_it(
     assert sidecar.settings["threads"] == torch.get_num_threads()
     assert sidecar.settings["text_encoder_device"] == sidecar.device == "cpu"
 
+    assert str(model) not in video.with_suffix(".json").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)  # paths in the record are relative to it
     again = tmp_path / "again.mp4"
     recorded = ("--policy", sidecar.policy, "--seed", sidecar.seed, "--model", sidecar.model)
     assert generate(sidecar.prompt, *recorded, "--seconds", 10, "-o", again) == 0
@@ -366,7 +376,10 @@ def test_a_missing_compiler_is_one_line(
 
 
 def test_an_existing_file_is_refused_unless_told(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     video = tmp_path / "ball.mp4"
     video.write_bytes(b"precious")
@@ -392,6 +405,70 @@ def test_a_file_or_folder_in_the_place_of_the_sidecar_is_refused_before_any_work
     assert generate(*arguments, "--overwrite") == 1
     assert "package.json: a folder has this name" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["package.json"]
+
+
+def test_a_video_that_could_not_be_named_is_completed_by_the_same_command(
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    video = tmp_path / "ball.mp4"
+    arguments = (PROMPT, "--model", model, "--latent-frames", 3, "-o", video, "--json")
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "remux", full)
+        assert generate(*arguments) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {tmp_path / 'ball.partial.mp4'}: No space left on device")
+    assert error.endswith("run the same command again")
+    assert not video.exists()
+
+    assert generate(*arguments, "--seed", 1) == 2
+    assert "an unfinished video is here" in capsys.readouterr().err
+    monkeypatch.setattr(CausalVideoPipeline, "from_pretrained", None)  # nothing is made again
+    assert generate(*arguments) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"{video}: made before, kept"
+    assert json.loads(out[-1])["kept"] == [str(video)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ball.json", "ball.mp4"]
+    assert probe(video).num_frames == read_sidecar(video).num_frames == 9
+
+
+def test_a_disk_without_room_for_the_videos_is_refused_before_weights_load(
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nearly_full = SimpleNamespace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: nearly_full)
+    monkeypatch.setattr(CausalVideoPipeline, "from_pretrained", None)
+    assert generate(PROMPT, "--model", model, "-o", tmp_path / "x.mp4") == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert re.search(r"about [0-9.]+ MB are needed here and 0.0 MB are free", line)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("crf", [0, 52, "good"])
+def test_a_quality_that_does_not_exist_is_a_usage_error(
+    crf: int | str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(PROMPT, "--crf", crf) == 2
+    assert "--crf" in capsys.readouterr().err
+
+
+def test_the_quality_is_chosen_and_recorded(model: Path, tmp_path: Path) -> None:
+    sizes = []
+    for crf in (DEFAULT_CRF, 45):
+        video = tmp_path / f"{crf}.mp4"
+        chosen = () if crf == DEFAULT_CRF else ("--crf", crf)
+        assert generate(PROMPT, "--model", model, "--latent-frames", 3, "-o", video, *chosen) == 0
+        assert read_sidecar(video).settings["crf"] == crf
+        sizes.append(video.stat().st_size)
+    assert sizes[1] < sizes[0]
 
 
 def test_damaged_weights_are_one_line(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from tethercache.video import UnreadableVideoError, VideoWriter, probe, read_frames
+from tethercache.video.mp4 import FragmentEncoder
 
 
 @pytest.fixture
@@ -90,8 +92,7 @@ def test_sound_without_pictures_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_video_without_frames_is_refused(video: Path) -> None:
-    data = video.read_bytes()
-    video.write_bytes(data[: data.index(b"moof") - 4])
+    video.write_bytes(FragmentEncoder(Fraction(16), 48, 32).header)
     with pytest.raises(
         UnreadableVideoError, match=r"video\.mp4 (contains no frames|cannot be read)"
     ):
@@ -103,10 +104,11 @@ def test_a_video_without_frames_is_refused(video: Path) -> None:
 
 
 def test_a_damaged_video_is_an_error_and_not_a_short_video(video: Path) -> None:
-    data = bytearray(video.read_bytes())
-    last = data.rindex(b"mdat") + 4
-    del data[last + 5 :]
-    video.write_bytes(data)
+    encoder = FragmentEncoder(Fraction(10), 32, 16)
+    greys = np.arange(20, 201, 20, np.uint8)[:, None, None, None, None]
+    fragments = [encoder.encode(np.broadcast_to(grey, (1, 16, 32, 3))) for grey in greys]
+    data = encoder.header + b"".join(fragments)
+    video.write_bytes(data[: data.rindex(b"mdat") + 9])
     frames = []
     with pytest.raises(UnreadableVideoError, match="cannot be read as a video"):  # noqa: PT012
         for frame in read_frames(video):

@@ -17,10 +17,13 @@ from tethercache.video import (
     FrameHasher,
     Sidecar,
     SidecarError,
+    command_line,
     read_sidecar,
+    shareable,
     sidecar_path,
     write_sidecar,
 )
+from tethercache.video import sidecar as sidecar_module
 
 SIDECAR = Sidecar(
     prompt='a red ball, "rolling" über grass',
@@ -78,7 +81,10 @@ def test_a_sidecar_replaces_an_older_one(tmp_path: Path) -> None:
         ("{", "is not JSON"),
         ("[]", "has schema_version None, not 1"),
         ('{"schema_version": 2}', "has schema_version 2, not 1"),
-        ('{"schema_version": 1, "sauce": 1}', "missing or unknown keys: .*prompt.*sauce"),
+        ('{"schema_version": 1, "sauce": 1}', "missing or unknown keys: .*prompt.*"),
+        ('{"schema_version": true}', "has schema_version True, not 1"),
+        ("[" * 100_000, "is not JSON: maximum recursion depth"),
+        ('{"schema_version": 1' + "0" * 5000 + "}", "is not JSON|has schema_version"),
     ],
 )
 def test_a_damaged_sidecar_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
@@ -87,11 +93,84 @@ def test_a_damaged_sidecar_is_refused(tmp_path: Path, text: str, complaint: str)
         read_sidecar(tmp_path / "video.mp4")
 
 
-def test_a_wrong_value_in_a_sidecar_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("fps", fps) for fps in ("fast", "1/0", "0/1", 0, -1, 16.5, "1e99", True, None, [16])),
+        *(("fps", fps) for fps in (10**9, float("inf"), "9" * 99, "-1/2", "1/2/3", "\uff11/1")),
+        *(("seed", seed) for seed in ("7", 7.0, True, None)),
+        *(("sample", sample) for sample in (-1, 1.5, 1 << 70)),
+        *(("width", width) for width in (0, "128", [])),
+        *(("num_frames", number) for number in (-1, float("nan"), {})),
+        *(("wall_seconds", seconds) for seconds in (-1, float("inf"), float("nan"), "1", True)),
+        *(("chunk_sizes", sizes) for sizes in (3, "333", [3, "3"], [True], [[3]], {"3": 3})),
+        *(("chunk_hashes", hashes) for hashes in ("cd", [1], [None])),
+        *(("command", command) for command in ("tethercache", [1], None)),
+        *(("prompt", text) for text in (1, None, ["a ball"])),
+        ("settings", []),
+        ("versions", "1.0"),
+        ("frames_hash", None),
+    ],
+)
+def test_a_wrong_value_in_a_sidecar_is_refused_by_name(
+    tmp_path: Path, key: str, value: object
+) -> None:
     path = write_sidecar(tmp_path / "video.mp4", SIDECAR)
-    path.write_text(path.read_text("utf-8").replace('"fps": 16', '"fps": "fast"'), "utf-8")
-    with pytest.raises(SidecarError, match=r"has a wrong value: .*fast"):
+    record = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(record | {key: value}))
+    with pytest.raises(SidecarError, match=rf"has a wrong value: `{key}` must be") as caught:
         read_sidecar(path)
+    assert len(str(caught.value).replace(str(path), "")) < 250
+
+
+def test_a_sidecar_larger_than_any_record_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sidecar_module, "MAX_BYTES", 1 << 20)
+    (tmp_path / "video.json").write_bytes(b" " * ((1 << 20) + 1))
+    with pytest.raises(SidecarError, match="is larger than 1 MB, so it is no record"):
+        read_sidecar(tmp_path / "video.mp4")
+
+
+def test_a_pipe_in_the_place_of_a_sidecar_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "video.json")
+    with pytest.raises(SidecarError, match="is no file"):
+        read_sidecar(tmp_path / "video.mp4")
+
+
+def test_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.mp4")
+    sidecar = dataclasses.replace(SIDECAR, command=("tethercache", "-o", odd))
+    path = write_sidecar(tmp_path / "video.mp4", sidecar)
+    assert "über" in path.read_text("utf-8")
+    assert read_sidecar(path) == sidecar
+
+
+def test_a_command_line_is_recorded_without_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    prompt = "/a prompt that looks like a path"
+    given = ["/usr/bin/tethercache", "generate", prompt, "-o", f"{tmp_path}/videos/a.mp4"]
+    given += ["--model", f"{tmp_path}/here/m", "--lora", "/home/me/film.safetensors:0.5"]
+    given += ["--prefix=/home/me/clip.mp4", "../b", "-s"]
+    assert command_line(given, keep=prompt) == (
+        "tethercache",
+        "generate",
+        prompt,
+        "-o",
+        "../videos/a.mp4",
+        "--model",
+        "m",
+        "--lora",
+        "film.safetensors:0.5",
+        "--prefix=clip.mp4",
+        "../b",
+        "-s",
+    )
+    assert shareable(tmp_path / "models/toy", tmp_path / "videos") == "../models/toy"
+    assert shareable("m", tmp_path) == "here/m"
 
 
 def test_a_full_disk_leaves_the_older_sidecar(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -24,7 +26,10 @@ from tethercache.video import (
     probe,
     read_frames,
 )
+from tethercache.video import files as files_module
 from tethercache.video import writer as writer_module
+from tethercache.video.mp4 import FragmentEncoder
+from tethercache.video.writer import finish
 
 WIDTH, HEIGHT = 48, 32
 
@@ -109,17 +114,106 @@ def test_any_frame_rate_is_exact(tmp_path: Path, fps: int | float | Fraction) ->
         ]
 
 
-def test_the_file_is_fragmented_and_its_header_knows_the_duration(tmp_path: Path) -> None:
-    path = tmp_path / "video.mp4"
-    with open_writer(path) as writer:
+def parts(data: bytes, *path: str) -> bytes:
+    """What is in a box of an mp4, given by the names of the boxes around it and its own."""
+    for name in path:
+        data = dict(boxes(data))[name]
+    return data
+
+
+def test_the_growing_file_is_fragmented(tmp_path: Path) -> None:
+    with open_writer(tmp_path / "video.mp4") as writer:
         for first in range(0, 40, 8):
             writer.write(make_frames(8, first=first))
-    top = boxes(path.read_bytes())
-    assert [name for name, _ in top] == ["ftyp", "moov", *["moof", "mdat"] * 5, "mfra"]
-    moov = dict(boxes(top[1][1]))
-    timescale = struct.unpack_from(">I", moov["mvhd"], 12)[0]
-    mehd = dict(boxes(moov["mvex"]))["mehd"]
-    assert Fraction(struct.unpack_from(">Q", mehd, 4)[0], timescale) == Fraction(40, 16)
+        top = boxes(writer.partial_path.read_bytes())
+    assert [name for name, _ in top] == ["ftyp", "moov", *["moof", "mdat"] * 5]
+
+
+@pytest.mark.parametrize("fps", [16, Fraction(30000, 1001)])
+def test_the_finished_file_is_ordinary_with_its_index_in_front(
+    tmp_path: Path, fps: Fraction | int
+) -> None:
+    path = tmp_path / "video.mp4"
+    with open_writer(path, fps=fps) as writer:
+        for first in range(0, 40, 8):
+            writer.write(make_frames(8, first=first))
+    data = path.read_bytes()
+    assert [name for name, _ in boxes(data)] == ["ftyp", "moov", "free", "mdat"]
+    assert {name for name, _ in boxes(parts(data, "moov"))} == {"mvhd", "trak", "udta"}
+    assert {name for name, _ in boxes(parts(data, "moov", "trak"))} == {"tkhd", "mdia"}
+    movie = parts(data, "moov", "mvhd")
+    timescale, duration = struct.unpack_from(">II", movie, 12)
+    assert Fraction(duration, timescale) == 40 / Fraction(fps)
+    assert struct.unpack_from(">I", parts(data, "moov", "trak", "tkhd"), 20) == (duration,)
+    media = parts(data, "moov", "trak", "mdia", "mdhd")
+    assert struct.unpack_from(">II", media, 12) == (timescale, duration)
+    table = parts(data, "moov", "trak", "mdia", "minf", "stbl")
+    assert struct.unpack(">4I", parts(table, "stts")) == (0, 1, 40, duration // 40)
+    assert struct.unpack_from(">3I", parts(table, "stsz"))[2] == 40
+    (offset,) = struct.unpack_from(">I", parts(table, "stco"), 8)
+    assert offset == data.index(b"mdat") + 4
+
+
+def test_the_finished_file_holds_the_packets_of_the_growing_one(tmp_path: Path) -> None:
+    def packets(path: Path) -> list[tuple[int, bool, bytes]]:
+        with av.open(str(path)) as file:
+            found = file.demux(video=0)
+            return [(p.pts, p.is_keyframe, bytes(p)) for p in found if p.size]
+
+    path = tmp_path / "video.mp4"
+    with open_writer(path) as writer:
+        for first in range(0, 60, 12):
+            writer.write(make_frames(12, first=first))
+        growing = packets(writer.partial_path)
+    assert packets(path) == growing
+    assert len(growing) == 60
+
+
+def test_another_encoder_can_go_on_at_a_border(tmp_path: Path) -> None:
+    """What a resumed video needs: cut back to a border, encode anew from there, join the bytes."""
+    frames = make_frames(36)
+    first, second = (FragmentEncoder(Fraction(16), WIDTH, HEIGHT, first_frame=n) for n in (0, 24))
+    assert first.header == second.header
+    data = first.header + first.encode(frames[:12]) + first.encode(frames[12:24])
+    data += second.encode(frames[24:])
+    again = FragmentEncoder(Fraction(16), WIDTH, HEIGHT, first_frame=24).encode(frames[24:])
+    assert data.endswith(again)
+    path = tmp_path / "joined.mp4"
+    path.write_bytes(data)
+    assert_shows(path, frames)
+    with av.open(str(path)) as container:
+        assert [f.time for f in container.decode(video=0)] == [i / 16 for i in range(36)]
+
+
+def test_a_better_quality_takes_more_bytes(tmp_path: Path) -> None:
+    sizes = []
+    for crf in (1, 18, 40):
+        path = tmp_path / f"{crf}.mp4"
+        with open_writer(path, crf=crf) as writer:
+            writer.write(noise(0))
+        sizes.append(path.stat().st_size)
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
+def test_chroma_stands_where_the_stream_says(tmp_path: Path, axis: int) -> None:
+    """H.264 that does not say otherwise: at the left of two pixels, between two rows."""
+    red = np.arange(64.0) - 32
+    image = np.full((64, 64, 3), 128.0)
+    image += np.moveaxis(np.broadcast_to(red * 2, (64, 64)), 1, axis)[..., None] * [1.57, -0.47, 0]
+    image = image.clip(0, 255).round().astype(np.uint8)
+    path = tmp_path / "video.mp4"
+    with open_writer(path, width=64, height=64, crf=1) as writer:
+        writer.write(image[None])
+    with av.open(str(path)) as container:
+        (frame,) = container.decode(video=0)
+    red_chroma = frame.to_ndarray()[-16:].reshape(32, 32).astype(float).mean(axis=1 - axis)
+    position = (red_chroma - 128) * 255 / 224 / 2 + 32
+    middle = slice(8, 24)
+    offset = (position - 2 * np.arange(32))[middle].mean()
+    assert offset == pytest.approx(0.0 if axis == 1 else 0.5, abs=0.1)
+    shown = next(read_frames(path))[16:48, 16:48].astype(float)
+    assert abs((shown - image[16:48, 16:48]).mean(axis=(0, 1))).max() < 0.5
 
 
 def test_players_see_the_length_the_codec_and_the_colours(tmp_path: Path) -> None:
@@ -222,18 +316,19 @@ def test_a_kill_in_the_middle_of_any_write_costs_at_most_the_chunk_in_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writes: list[tuple[bytes, int]] = []
-    real_write = os.pwrite
 
-    def record(fd: int, data: bytes, offset: int) -> int:
-        writes.append((bytes(data), offset))
-        return real_write(fd, data, offset)
+    class Recorded(io.FileIO):
+        def write(self, data: bytes) -> int:
+            writes.append((bytes(data), self.tell()))
+            return super().write(data)
 
-    monkeypatch.setattr(writer_module.os, "pwrite", record)
-    with open_writer(tmp_path / "video.mp4") as writer:
-        writer.write(make_frames(3))
-        before_second_chunk = len(writes)
-        writer.write(make_frames(3, first=3))
-        after_second_chunk = len(writes)
+    monkeypatch.setattr(writer_module, "create", lambda path: Recorded(path, "x+"))
+    writer = open_writer(tmp_path / "video.mp4")
+    writer.write(make_frames(3))
+    before_second_chunk = len(writes)
+    writer.write(make_frames(3, first=3))
+    after_second_chunk = len(writes)
+    writer.abandon()
 
     torn = tmp_path / "torn.mp4"
     file = bytearray()
@@ -244,7 +339,7 @@ def test_a_kill_in_the_middle_of_any_write_costs_at_most_the_chunk_in_progress(
                 complete = 3 if number < after_second_chunk else 6
                 assert len(list(read_frames(torn))) == complete
         file[offset : offset + len(data)] = data
-    assert bytes(file) == (tmp_path / "video.mp4").read_bytes()
+    assert bytes(file) == writer.partial_path.read_bytes()
 
 
 def test_an_exception_leaves_a_playable_partial_file_and_no_final_one(tmp_path: Path) -> None:
@@ -317,10 +412,11 @@ def test_without_locks_a_rival_that_overwrites_cannot_spoil_the_name(
     def no_locks(fd: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(writer_module.fcntl, "flock", no_locks)
+    monkeypatch.setattr(files_module.fcntl, "flock", no_locks)
     path = tmp_path / "video.mp4"
-    first, second = open_writer(path), open_writer(path, overwrite=True)
+    first = open_writer(path)
     first.write(make_frames(4))
+    second = open_writer(path, overwrite=True)
     second.write(make_frames(6))
     with pytest.raises(FileNotFoundError, match="replaced while it was written"):
         first.close()
@@ -374,7 +470,8 @@ def test_a_video_without_frames_is_an_error_and_leaves_nothing(tmp_path: Path) -
         ({"height": 0}, r"`height` \(0\) must be even and positive"),
         ({"fps": 0}, r"`fps` \(0\) must be a positive number"),
         ({"fps": float("nan")}, r"`fps` \(nan\) must be a positive number"),
-        ({"crf": 52}, r"`crf` \(52\) must be between 1 and 51"),
+        ({"crf": 52}, r"`crf` \(52\) must be a whole number from 1 to 51"),
+        ({"crf": 18.5}, r"`crf` \(18\.5\) must be a whole number from 1 to 51"),
     ],
 )
 def test_impossible_sizes_are_refused_by_name(
@@ -423,6 +520,13 @@ def test_frames_of_another_kind_are_refused_and_harm_nothing(
             writer.write(frames)
         writer.write(make_frames(2))
     assert_shows(tmp_path / "video.mp4", make_frames(2))
+
+
+class FullDisk(io.FileIO):
+    """A file that nothing can be written to."""
+
+    def write(self, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def noise(seed: int) -> npt.NDArray[np.uint8]:
@@ -475,9 +579,103 @@ def test_the_largest_file_size_is_survived_like_a_full_disk(tmp_path: Path) -> N
 def test_a_disk_that_is_full_from_the_start_fails_at_once_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_write, full = os.pwrite, os.open("/dev/full", os.O_WRONLY)
-    monkeypatch.setattr(writer_module.os, "pwrite", lambda _, data, at: real_write(full, data, at))
+    monkeypatch.setattr(writer_module, "create", lambda path: FullDisk(path, "x+"))
     with pytest.raises(DiskFullError, match=r"No space left on device: .* free some space"):
         open_writer(tmp_path / "video.mp4")
-    os.close(full)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_at_the_end_keeps_all_frames_and_the_video_can_be_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "video.mp4"
+    with monkeypatch.context() as patch:
+        writer = open_writer(path)
+        writer.write(make_frames(12))
+        patch.setattr(writer_module, "create", lambda path: FullDisk(path, "x+"))
+        with pytest.raises(DiskFullError, match=r"all frames are in .*\.partial\.mp4"):
+            writer.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["video.partial.mp4"]
+    assert_shows(writer.partial_path, make_frames(12))
+    finish(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["video.mp4"]
+    whole = path.read_bytes()
+    path.unlink()
+    with open_writer(path) as writer:
+        writer.write(make_frames(12))
+    assert path.read_bytes() == whole
+
+
+def test_a_small_disk_that_is_full_at_the_end_is_survived(small_disk: Path) -> None:
+    path = small_disk / "video.mp4"
+    writer = open_writer(path)
+    while writer.partial_path.stat().st_size < 40_000:
+        writer.write(noise(writer.num_frames))
+    with pytest.raises(DiskFullError, match="all frames are in this file"):
+        writer.close()
+    assert [p.name for p in small_disk.iterdir()] == ["video.partial.mp4"]
+    assert len(list(read_frames(writer.partial_path))) == writer.num_frames
+
+
+@pytest.mark.parametrize("lost", ["file", "folder"])
+def test_a_partial_file_that_is_gone_is_noticed_at_the_next_chunk(
+    tmp_path: Path, lost: str
+) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    writer = open_writer(folder / "video.mp4")
+    writer.write(make_frames(4))
+    writer.partial_path.unlink() if lost == "file" else shutil.rmtree(folder)
+    with pytest.raises(FileNotFoundError, match=r"moved, deleted or replaced.*video\.partial"):
+        writer.write(make_frames(4))
+
+
+def test_a_partial_file_without_frames_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+    header = FragmentEncoder(Fraction(16), WIDTH, HEIGHT).header
+    for content in (b"", header):
+        (tmp_path / "video.partial.mp4").write_bytes(content)
+        check_target(path)
+        with open_writer(path, overwrite=True) as writer:
+            writer.write(make_frames(2))
+        path.unlink()
+    (tmp_path / "video.partial.mp4").write_bytes(b"precious")
+    with pytest.raises(FileExistsError, match="an unfinished video is here"):
+        check_target(path)
+
+
+def test_a_writer_that_is_left_before_its_first_frame_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / "video.mp4"):
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_links_and_pipes_in_the_place_of_the_files_are_never_written_through(
+    tmp_path: Path,
+) -> None:
+    path, victim = tmp_path / "video.mp4", tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    os.mkfifo(tmp_path / "pipe.partial.mp4")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="pipe"):
+            check_target(tmp_path / "pipe.mp4", overwrite=overwrite)
+    (tmp_path / "linked.partial.mp4").symlink_to(victim)
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="link"):
+            open_writer(tmp_path / "linked.mp4", overwrite=overwrite)
+    (tmp_path / "video.mp4.partial").symlink_to(victim)
+    path.symlink_to(victim)
+    with open_writer(path, overwrite=True) as writer:
+        writer.write(make_frames(2))
+    assert not path.is_symlink()
+    assert_shows(path, make_frames(2))
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError, match="`overwrite` is off"):
+        check_target(path)
+    assert victim.read_bytes() == b"precious"
+
+
+def test_a_name_that_is_too_long_for_the_partial_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is too long for this folder"):
+        check_target(tmp_path / f"{'x' * 248}.mp4")

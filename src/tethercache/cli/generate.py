@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
-import time
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,7 +20,14 @@ from rich.table import Column
 from rich.text import Text
 
 from tethercache.arguments import SEEDS, whole_number
-from tethercache.batch import IncompleteBatchError, Job, check_folder, is_made, name_videos
+from tethercache.batch import (
+    IncompleteBatchError,
+    Job,
+    check_folder,
+    complete_made,
+    is_made,
+    name_videos,
+)
 from tethercache.cli.device import pick_device
 from tethercache.cli.failures import Debug, report
 from tethercache.cli.fitting import choose, parse_vram, use_threads
@@ -46,11 +51,14 @@ from tethercache.execution import (
     overlap_choices,
     require_compiler,
 )
-from tethercache.models import Settings, fetch, find
+from tethercache.models import SHIPPED, Settings, fetch, find
 from tethercache.policies import POLICIES
 from tethercache.prompts import check_prompt, check_text, read_prompts
 from tethercache.request import check_length
 from tethercache.text import printable
+
+if TYPE_CHECKING:
+    from tethercache.video import Sidecar
 
 DEFAULT_SECONDS = 10.0
 _SPEED = "Speed"
@@ -200,6 +208,9 @@ def generate(
             rich_help_panel=_SPEED,
         ),
     ] = False,
+    crf: Annotated[
+        int, typer.Option(min=1, max=51, help="Quality of the mp4: 1 is the best, 51 the smallest.")
+    ] = 18,
     watch_drift: Annotated[
         bool, typer.Option("--watch-drift", help="Say while it is made how far the video drifts.")
     ] = False,
@@ -248,6 +259,9 @@ def generate(
 
     from tethercache.backbones.lora import read_lora, require_peft
     from tethercache.models.sizes import head_dim
+    from tethercache.video import shareable
+    from tethercache.video.files import check_space
+    from tethercache.video.mp4 import expected_bytes
 
     if loras or (found.preset is not None and found.preset.lora is not None):
         require_peft()
@@ -256,23 +270,34 @@ def generate(
     _quiet_libraries()
     parts = fetch(found, weights_dir)
     plan, clip = plan_with_prefix(clip, parts.settings, chosen, length)
-    extras = describe_extras(loras, prefix)
-    request = {
-        "model": model,
+    folder = jobs[0].path.parent
+    extras = {"crf": crf} | describe_extras(loras, prefix, folder)
+    is_local = found.path is not None and model not in SHIPPED
+    request: dict[str, Any] = {
+        "model": shareable(model, folder) if is_local else model,
         "policy": POLICIES.spec(chosen, full=True),
         "seed": seed,
         "num_frames": plan.num_frames,
     }
     several = len(jobs) > 1
-    kept = [job.path for job in jobs if job.path in blocked and is_made(job, request, extras)]
+    kept = [
+        job.path
+        for job in jobs
+        if complete_made(job, request, extras, overwrite=overwrite)
+        or (job.path in blocked and is_made(job, request, extras))
+    ]
     failed = [path for path in blocked if path not in kept]
     for path in failed:
+        if not several:
+            raise blocked[path]
         report(blocked[path])
-    jobs = [job for job in jobs if job.path not in blocked]
+    jobs = [job for job in jobs if job.path not in {*blocked, *kept}]
     if not jobs:
         return _finish([], kept, failed, as_json)
     if clip is not None:
         warn_of_rate(clip, parts.settings)
+    size = expected_bytes(plan.num_frames, parts.settings.width, parts.settings.height, crf)
+    check_space(folder, (len(jobs) + 1) * size)  # a video is there twice when it is completed
     use_threads(threads, place, parts)
     number_format, placement = choose(
         parts,
@@ -330,9 +355,9 @@ def generate(
     if (tiles := placement.tiles) is not None:
         options["tile"] = TileSize(tiles.size, tiles.size, tiles.stride, tiles.stride)
     record = _Record(
-        model=model,
+        model=request["model"],
         model_hash=parts.fingerprint(),
-        policy=POLICIES.spec(chosen, full=True),
+        policy=request["policy"],
         seed=seed,
         device=torch.cuda.get_device_name(place) if place.startswith("cuda") else place,
         dtype=number_format,
@@ -346,6 +371,7 @@ def generate(
         | describe_tiles(tiles)
         | _describe(execution, vae_dtype and vae_dtype.value, channels_last),
         watch_drift=watch_drift,
+        crf=crf,
     )
     console = Console(stderr=True)
     console.print(
@@ -429,6 +455,7 @@ class _Record:
     settings: Settings
     extras: dict[str, Any]
     watch_drift: bool
+    crf: int
 
 
 def _make(
@@ -442,77 +469,65 @@ def _make(
     progress: Progress,
 ) -> dict[str, Any]:
     """Generate one video and its sidecar; returns the summary of the JSON line."""
-    from tethercache.video import FrameHasher, Sidecar, VideoWriter, write_sidecar
+    from tethercache.video import Recording, Sidecar, command_line
 
     settings = record.settings
     task = progress.add_task(
         printable(job.path.name), total=plan.chunks.num_chunks, frames=0, drift=""
     )
     watch = _drift_watch(settings.fps) if record.watch_drift else None
-    hasher = FrameHasher()
-    started = time.perf_counter()
-    with VideoWriter(
-        job.path,
-        fps=settings.fps,
+    request = Sidecar(
+        prompt=job.prompt,
+        model=record.model,
+        model_hash=record.model_hash,
+        policy=record.policy,
+        seed=record.seed,
+        sample=job.sample,
         width=settings.width,
         height=settings.height,
-        overwrite=overwrite,
-    ) as writer:
+        fps=Fraction(settings.fps),
+        num_frames=plan.num_frames,
+        num_latent_frames=sum(chunk.frames for chunk in plan.chunks),
+        chunk_sizes=tuple(chunk.frames for chunk in plan.chunks),
+        dtype=record.dtype,
+        device=record.device,
+        settings={
+            "sigmas": settings.sigmas,
+            "context_noise": settings.context_noise,
+            **record.extras,
+        },
+        command=command_line(keep=job.prompt),
+    )
+    with Recording(job.path, request, overwrite=overwrite, crf=record.crf) as recording:
         stream = pipe.stream(
             job.prompt, policy=policy, seed=record.seed, samples=[job.sample], **options
         )
         with closing(stream) as chunks:
             for chunk in chunks:
-                writer.write(chunk[0])
-                hasher.update(chunk[0])
+                recording.write(chunk[0])
                 if watch is not None:
                     watch.update(chunk[0].numpy())
                     progress.update(task, drift=f"· {watch.status()}" if watch.status() else "")
-                progress.update(task, advance=1, frames=writer.num_frames)
-    wall = time.perf_counter() - started
-    drift = {} if watch is None else {"drift": watch.summary()}
-    write_sidecar(
-        job.path,
-        Sidecar(
-            prompt=job.prompt,
-            model=record.model,
-            model_hash=record.model_hash,
-            policy=record.policy,
-            seed=record.seed,
-            sample=job.sample,
-            width=settings.width,
-            height=settings.height,
-            fps=Fraction(settings.fps),
-            num_frames=plan.num_frames,
-            num_latent_frames=sum(chunk.frames for chunk in plan.chunks),
-            chunk_sizes=tuple(chunk.frames for chunk in plan.chunks),
-            dtype=record.dtype,
-            device=record.device,
-            chunk_hashes=hasher.chunk_hashes,
-            frames_hash=hasher.frames_hash,
-            wall_seconds=wall,
-            frames_per_second=plan.num_frames / wall,
-            settings={
-                "sigmas": settings.sigmas,
-                "context_noise": settings.context_noise,
-                **record.extras,
-                **drift,
-            },
-            command=tuple(sys.argv),
-        ),
-    )
+                progress.update(task, advance=1, frames=recording.num_frames)
+        if watch is not None:
+            recording.note(drift=watch.summary())
+    return _summary(job, recording.record)
+
+
+def _summary(job: Job, record: Sidecar) -> dict[str, Any]:
+    """What the JSON line says about a video."""
     return {
         "path": str(job.path),
         "prompt": job.prompt,
         "sample": job.sample,
         "seed": record.seed,
         "policy": record.policy,
-        "num_frames": plan.num_frames,
-        "seconds": plan.num_frames / settings.fps,
-        "wall_seconds": round(wall, 3),
-        "frames_per_second": round(plan.num_frames / wall, 2),
-        "frames_hash": hasher.frames_hash,
-        **drift,
+        "num_frames": record.num_frames,
+        "seconds": record.num_frames / float(record.fps),
+        "wall_seconds": round(record.wall_seconds, 3),
+        "frames_per_second": round(record.frames_per_second, 2),
+        "frames_hash": record.frames_hash,
+        **({"drift": record.settings["drift"]} if "drift" in record.settings else {}),
     }
 
 
@@ -544,10 +559,10 @@ def _check_names(jobs: list[Job], overwrite: bool) -> dict[Path, OSError]:
     """Check where videos go.
 
     Returns:
-        What stands in the way of some of several, by their paths: the others can be made.
+        What stands in the way of some of several, by their paths: the others can be made; or of
+        one that may only have to be completed.
     """
-    from tethercache.video import check_target, sidecar_path
-    from tethercache.video.files import check_free
+    from tethercache.video import check_recording, unnamed
 
     folder = jobs[0].path.parent
     if len(jobs) > 1:
@@ -557,10 +572,9 @@ def _check_names(jobs: list[Job], overwrite: bool) -> dict[Path, OSError]:
     blocked = {}
     for job in jobs:
         try:
-            check_target(job.path, overwrite=overwrite)
-            check_free(sidecar_path(job.path), overwrite=overwrite)
+            check_recording(job.path, overwrite=overwrite)
         except OSError as error:
-            if len(jobs) == 1:
+            if len(jobs) == 1 and unnamed(job.path) is None:
                 raise
             blocked[job.path] = error
     return blocked

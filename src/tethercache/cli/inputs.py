@@ -155,15 +155,20 @@ def encode_prefix(vae: Any, clip: Clip, settings: Settings) -> Tensor:
     return encode_frames(vae, map(torch.from_numpy, islice(read_frames(clip.path), skipped, None)))
 
 
-def describe_extras(loras: list[tuple[Path, float]], prefix: Path | None) -> dict[str, Any]:
-    """What of these a sidecar has to record."""
+def describe_extras(
+    loras: list[tuple[Path, float]], prefix: Path | None, folder: Path
+) -> dict[str, Any]:
+    """What of these a sidecar in `folder` has to record."""
+    from tethercache.video import shareable
+
     extras: dict[str, Any] = {}
     if loras:
         extras["loras"] = [
-            {"file": str(path), "scale": scale, "sha256": _sha256(path)} for path, scale in loras
+            {"file": shareable(path, folder), "scale": scale, "sha256": _sha256(path)}
+            for path, scale in loras
         ]
     if prefix is not None:
-        extras["prefix"] = {"file": str(prefix), "sha256": _sha256(prefix)}
+        extras["prefix"] = {"file": shareable(prefix, folder), "sha256": _sha256(prefix)}
     return extras
 
 

@@ -13,11 +13,14 @@ from tethercache.video.reader import (
     read_frames,
     read_timed_frames,
 )
+from tethercache.video.recording import Recording, check_recording, complete, unnamed
 from tethercache.video.sidecar import (
     FrameHasher,
     Sidecar,
     SidecarError,
+    command_line,
     read_sidecar,
+    shareable,
     sidecar_path,
     write_sidecar,
 )
@@ -32,6 +35,7 @@ __all__ = [
     "DiskFullError",
     "FrameHasher",
     "PreviewDecoder",
+    "Recording",
     "Sidecar",
     "SidecarError",
     "StreamingDecoder",
@@ -40,14 +44,19 @@ __all__ = [
     "VideoInfo",
     "VideoWriter",
     "channels_last",
+    "check_recording",
     "check_target",
+    "command_line",
+    "complete",
     "overlapped",
     "probe",
     "read_frames",
     "read_sidecar",
     "read_timed_frames",
+    "shareable",
     "sidecar_path",
     "to_uint8",
+    "unnamed",
     "write_sidecar",
 ]
 

@@ -1,5 +1,8 @@
 """RGB to the video's colours and back: BT.709, limited range, one colour for 2x2 pixels.
 
+The colours of a row stand at every other pixel's centre, as players assume of H.264 that does not
+say otherwise; halfway between rows.
+
 FFmpeg's quick defaults are off by up to 3 levels on the way back, and too dark by more than one on
 average, which would count as drift. With exact rounding a flat colour comes back within 2 levels,
 and every machine computes the same.
@@ -7,27 +10,44 @@ and every machine computes the same.
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.filter import Graph
+from av.video.reformatter import VideoReformatter
 
 # FFmpeg's SWS_BILINEAR, SWS_ACCURATE_RND and SWS_BITEXACT; PyAV names the last two from 18 on
 _EXACT = 0x2 | 0x40000 | 0x80000
 _FULL_CHROMA_OUT = 0x2000  # SWS_FULL_CHR_H_INT
-_FULL_CHROMA_IN = 0x4000  # SWS_FULL_CHR_H_INP
 
 
-def to_yuv(converter: VideoReformatter, image: npt.NDArray[np.uint8]) -> av.VideoFrame:
-    """RGB `[H, W, 3]` to a yuv420p frame; `converter` keeps its tables from frame to frame."""
-    return converter.reformat(
-        av.VideoFrame.from_ndarray(image, format="rgb24"),
-        format="yuv420p",
-        dst_colorspace=Colorspace.ITU709,
-        dst_color_range=ColorRange.MPEG,
-        interpolation=_EXACT | _FULL_CHROMA_IN,
-        threads=1,
-    )
+class ToYuv:
+    """RGB `[height, width, 3]` to yuv420p frames; keeps its tables from frame to frame.
+
+    A filter graph, because PyAV's `reformat` cannot say where the colours stand.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        graph = self._graph = Graph()
+        graph.threads = 1
+        source = graph.add_buffer(
+            width=width, height=height, format=av.VideoFormat("rgb24"), time_base=Fraction(1, 1)
+        )
+        scale = graph.add(
+            "scale",
+            "out_color_matrix=bt709:out_range=limited:out_chroma_loc=left"
+            ":flags=bilinear+accurate_rnd+bitexact+full_chroma_inp",
+        )
+        graph.link_nodes(
+            source, scale, graph.add("format", "pix_fmts=yuv420p"), graph.add("buffersink")
+        ).configure()
+
+    def __call__(self, image: npt.NDArray[np.uint8]) -> av.VideoFrame:
+        """Convert one image; the frame has no time yet."""
+        self._graph.vpush(av.VideoFrame.from_ndarray(image, format="rgb24"))
+        return self._graph.vpull()
 
 
 def to_rgb(converter: VideoReformatter, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:

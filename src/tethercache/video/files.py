@@ -1,13 +1,22 @@
-"""Files that are either complete or not there, and frames on their way into them."""
+"""Files that are either complete or not there, locks on them, and frames on their way into them.
+
+Whoever writes a file in this project writes it through here: it is created under another name,
+never through a link that lies there, and gets its name when it is whole.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
+import shutil
+import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +24,15 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from torch import Tensor
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
 Frames: TypeAlias = "npt.NDArray[np.uint8] | Tensor"
 """uint8 RGB frames `[F, H, W, 3]`: a numpy array or a tensor on the CPU."""
+
+_LOCKED_BYTE = (1 << 31) - 2  # far behind: on Windows nobody else can read what is locked
 
 
 class DiskFullError(OSError):
@@ -35,32 +51,161 @@ def disk_full_advice(path: Path, advice: str) -> Iterator[None]:
         raise DiskFullError(error.errno, message, str(path)) from error
 
 
+def check_space(folder: Path, needed: int) -> None:
+    """Refuse to begin where less than `needed` bytes are free.
+
+    Args:
+        folder: where; if it does not exist yet, its parents count.
+        needed: an estimate.
+
+    Raises:
+        DiskFullError: less is free.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        message = (
+            f"about {needed / 1e6:,.1f} MB are needed here and {free / 1e6:,.1f} MB are free; "
+            "free some space or choose another folder"
+        )
+        raise DiskFullError(errno.ENOSPC, message, str(folder))
+
+
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Refuse a name that a folder has, or that a file has and `overwrite` is false.
 
     Raises:
+        ValueError: the name is too long.
         IsADirectoryError: a folder has it.
-        FileExistsError: a file has it.
+        FileExistsError: a file has it; or a pipe, socket or device, whatever `overwrite` is.
     """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ValueError(f"the file name `{path.name}` is too long for this folder") from error
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "a folder has this name", str(path))
-    if path.exists() and not overwrite:
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        message = "a pipe, socket or device has this name; choose another"
+        raise FileExistsError(errno.EEXIST, message, str(path))
+    if not overwrite:
         raise FileExistsError(errno.EEXIST, "file exists and `overwrite` is off", str(path))
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a small file beside `path` and rename it, so that `path` is never half written."""
-    temporary = path.with_name(f"{path.name}.partial")
-    with disk_full_advice(path, "free some space and run again"):
+def create(path: Path) -> FileIO:
+    """A new file to read and write, without a buffer; never one that exists, nor behind a link."""
+    return path.open("x+b", buffering=0)
+
+
+def open_existing(path: Path) -> BinaryIO:
+    """An ordinary file to read and write, without a buffer; never through a link.
+
+    Raises:
+        FileNotFoundError: there is none.
+        FileExistsError: a link, pipe, folder or device has this name.
+    """
+    # Windows has no such links; without `O_NONBLOCK` a pipe would wait for its other end
+    flags = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+    strange = "no ordinary file has this name, but a link, pipe, folder or device; remove it"
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, strange, str(path))
+        fd = os.open(path, os.O_RDWR | flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise FileExistsError(errno.EEXIST, strange, str(path)) from error
+        raise
+    return os.fdopen(fd, "r+b", buffering=0)
+
+
+def lock(file: BinaryIO, path: Path) -> None:
+    """Lock an open file until it is closed or the process ends.
+
+    On a file system without locks nothing is locked.
+
+    Raises:
+        FileExistsError: another process, or another part of this one, has locked it; or another
+            file has the name `path` by now.
+    """
+    is_free = True
+    try:
+        if sys.platform == "win32":
+            position = file.seek(0, os.SEEK_CUR)
+            file.seek(_LOCKED_BYTE)
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            finally:
+                file.seek(position)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        is_free = error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
+    if not is_free or not is_at(file, path):
+        message = "another run is writing this video; choose another name"
+        raise FileExistsError(errno.EEXIST, message, str(path))
+
+
+def is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether an open file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def remove_open(file: BinaryIO, path: Path) -> None:
+    """Delete and close an open file, unless its name is another file's by now."""
+    if is_at(file, path):
         try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+            path.unlink()
+        except PermissionError:  # Windows keeps files that are open
+            file.close()
+            path.unlink()
+    file.close()
+
+
+@contextmanager
+def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
+    """A new file that takes the name `path`, from whatever has it, when the block ends.
+
+    An exception leaves what was there.
+
+    Args:
+        path: its name in the end.
+        temporary: its name until then, which nobody else may use; what lies there is deleted. None:
+            a name that nobody has.
+    """
+    name = temporary or path.with_name(f".tethercache-{secrets.token_hex(8)}.partial")
+    if temporary is not None:
+        temporary.unlink(missing_ok=True)
+    file = create(name)
+    try:
+        with file:
+            yield file
+            os.fsync(file.fileno())
+        name.replace(path)
+    except BaseException:
+        name.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a small file, text in UTF-8, so that `path` is never half written."""
+    if isinstance(content, str):
+        content = content.encode()
+    with disk_full_advice(path, "free some space and run again"), replacing(path) as file:
+        write_all(file, content)
+
+
+def write_all(file: BinaryIO, content: bytes | memoryview) -> None:
+    """Write everything to a file without a buffer, whose `write` may do a part."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def as_frames(frames: Frames) -> npt.NDArray[np.uint8]:

@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +18,9 @@ from typing import Any
 from tethercache.video.files import Frames, as_frames, write_atomically
 
 SCHEMA_VERSION = 1
+MAX_BYTES = 64 << 20
+"""Of a record that is read; that of a day of video has about 10 MB."""
+_LONGEST = 80  # characters of a value in a message
 
 
 class SidecarError(ValueError):
@@ -42,13 +47,13 @@ class Sidecar:
         dtype: of the transformer, such as "float32".
         device: such as "cpu" or the name of the GPU.
         chunk_hashes: sha256 of each chunk's uint8 frames, before encoding.
-        frames_hash: sha256 of all frames.
+        frames_hash: sha256 of all frames; empty until all are made.
         wall_seconds: from the first noise to the last frame in the file.
         frames_per_second: `num_frames / wall_seconds`, the speed of generation.
         settings: what else decides about the frames, any JSON: noise levels before the flow shift,
             the shift, context noise, PyTorch's threads, where the text encoder worked; and what of
             the rest was not left as it is: adapters, prefix, size of the decoding tiles ...
-        command: the command line, if there was one.
+        command: the command line, if there was one; see `shareable`.
         versions: of the software.
         schema_version: of this record.
     """
@@ -67,14 +72,19 @@ class Sidecar:
     chunk_sizes: tuple[int, ...]
     dtype: str
     device: str
-    chunk_hashes: tuple[str, ...]
-    frames_hash: str
-    wall_seconds: float
-    frames_per_second: float
+    chunk_hashes: tuple[str, ...] = ()
+    frames_hash: str = ""
+    wall_seconds: float = 0.0
+    frames_per_second: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=lambda: software_versions())
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all frames were made; before, only the request is known."""
+        return bool(self.frames_hash)
 
 
 def software_versions() -> dict[str, str]:
@@ -86,6 +96,36 @@ def software_versions() -> dict[str, str]:
         except PackageNotFoundError:  # run from a checkout
             versions[package] = "not installed"
     return versions
+
+
+def shareable(path: str | os.PathLike[str], folder: str | os.PathLike[str] = ".") -> str:
+    """A path without what is this machine's: relative to `folder`, which is that of the record.
+
+    If the two have nothing in common but the root, the last part is left.
+    """
+    path, folder = os.path.abspath(path), os.path.abspath(folder)
+    root, *rest = Path(path).parts
+    if [root, *rest[:1]] != list(Path(folder).parts[:2]):
+        return os.path.basename(path)
+    return os.path.relpath(path, folder)
+
+
+def command_line(arguments: Sequence[str] | None = None, keep: str = "") -> tuple[str, ...]:
+    """The command line as a record holds it: absolute paths are `shareable` from this folder on.
+
+    Args:
+        arguments: program and arguments; those of this process by default.
+        keep: an argument that is no path, whatever it looks like: the prompt.
+    """
+    program, *rest = sys.argv if arguments is None else arguments
+    result = [Path(program).name]
+    for argument in rest:
+        start, equals, value = argument.partition("=")
+        if not (equals and start.startswith("--")):
+            start, equals, value = "", "", argument
+        is_path = argument != keep and Path(value).is_absolute()
+        result.append(f"{start}{equals}{shareable(value) if is_path else value}")
+    return tuple(result)
 
 
 class FrameHasher:
@@ -118,13 +158,19 @@ def sidecar_path(video: str | os.PathLike[str]) -> Path:
     return Path(video).with_suffix(".json")
 
 
-def write_sidecar(video: str | os.PathLike[str], sidecar: Sidecar) -> Path:
-    """Write the record of a video beside it, replacing an older one; returns its path."""
+def dump_sidecar(sidecar: Sidecar) -> bytes:
+    """The record as JSON."""
     record = asdict(sidecar)
     fps = sidecar.fps
     record["fps"] = fps.numerator if fps.denominator == 1 else str(fps)
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")  # what is no character, JSON writes the same way
+
+
+def write_sidecar(video: str | os.PathLike[str], sidecar: Sidecar) -> Path:
+    """Write the record of a video beside it, replacing an older one; returns its path."""
     path = sidecar_path(video)
-    write_atomically(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(path, dump_sidecar(sidecar))
     return path
 
 
@@ -136,23 +182,83 @@ def read_sidecar(path: str | os.PathLike[str]) -> Sidecar:
 
     Raises:
         FileNotFoundError: there is none.
-        SidecarError: it is damaged or of another schema.
+        SidecarError: it is damaged, of another schema or larger than any record.
     """
     path = sidecar_path(path)
+    if path.exists() and not path.is_file():
+        raise SidecarError(f"{path} is no file")
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise SidecarError(f"{path} is larger than {MAX_BYTES >> 20} MB, so it is no record")
     try:
-        record = json.loads(path.read_bytes())
-    except ValueError as error:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise SidecarError(f"{path} is not JSON: {error}") from error
     found = record.get("schema_version") if isinstance(record, dict) else None
-    if found != SCHEMA_VERSION:
-        raise SidecarError(f"{path} has schema_version {found!r}, not {SCHEMA_VERSION}")
+    if type(found) is not int or found != SCHEMA_VERSION:
+        raise SidecarError(f"{path} has schema_version {_shown(found)}, not {SCHEMA_VERSION}")
     names = {f.name for f in fields(Sidecar)}
-    if wrong := sorted(names.symmetric_difference(record)):
+    if names != record.keys():
+        wrong = [*sorted(names - record.keys()), *map(_shown, record.keys() - names)][: len(names)]
         raise SidecarError(f"{path} has missing or unknown keys: {', '.join(wrong)}")
-    try:
-        record["fps"] = Fraction(record["fps"])
-        for name in ("chunk_sizes", "chunk_hashes", "command"):
-            record[name] = tuple(record[name])
-    except (TypeError, ValueError) as error:
-        raise SidecarError(f"{path} has a wrong value: {error}") from error
+    for name, (is_right, rule) in _RULES.items():
+        if not is_right(record[name]):
+            raise SidecarError(
+                f"{path} has a wrong value: `{name}` must be {rule}, got {_shown(record[name])}"
+            )
+    record["fps"] = Fraction(record["fps"])
+    for name in ("chunk_sizes", "chunk_hashes", "command"):
+        record[name] = tuple(record[name])
     return Sidecar(**record)
+
+
+def _shown(value: object) -> str:
+    """A value for a message: what kind it is, and no more of it than fits there."""
+    text = ascii(value) if isinstance(value, str | int | float | None) else type(value).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+_Rule = tuple[Callable[[Any], bool], str]
+
+
+def _whole(least: int) -> _Rule:
+    def is_right(value: Any) -> bool:
+        return type(value) is int and least <= value < 1 << 63
+
+    return is_right, f"a whole number from {least} on"
+
+
+def _list_of(kind: type, what: str) -> _Rule:
+    def is_right(value: Any) -> bool:
+        return isinstance(value, list) and all(type(item) is kind for item in value)
+
+    return is_right, f"a list of {what}"
+
+
+def _is_rate(value: Any) -> bool:
+    """A positive whole number, or two with a slash between them."""
+    if type(value) is str and re.fullmatch(r"[1-9][0-9]{0,8}/[1-9][0-9]{0,8}", value):
+        return True
+    return type(value) is int and 0 < value < 10**9
+
+
+def _is_duration(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < float("inf")
+
+
+_TEXT = (lambda value: type(value) is str), "text"
+_RULES: dict[str, _Rule] = {
+    **dict.fromkeys(
+        ("prompt", "model", "model_hash", "policy", "dtype", "device", "frames_hash"), _TEXT
+    ),
+    "seed": ((lambda value: type(value) is int), "a whole number"),
+    "fps": (_is_rate, 'a whole number or a fraction such as "30000/1001"'),
+    **dict.fromkeys(("sample", "num_frames", "num_latent_frames"), _whole(0)),
+    **dict.fromkeys(("width", "height"), _whole(1)),
+    **dict.fromkeys(("wall_seconds", "frames_per_second"), (_is_duration, "a number from 0 on")),
+    "chunk_sizes": _list_of(int, "whole numbers"),
+    "chunk_hashes": _list_of(str, "texts"),
+    "command": _list_of(str, "texts"),
+    **dict.fromkeys(("settings", "versions"), ((lambda value: type(value) is dict), "an object")),
+}

@@ -1,10 +1,14 @@
-"""Frames to an H.264 mp4 that plays while it grows.
+"""Frames to an H.264 mp4 that plays while it grows, and is an ordinary one in the end.
 
-A chunk of frames is encoded without any delay, becomes one fragment of the file and is handed to
-the operating system before `write` returns. So the partial file plays up to its last chunk whatever
-happens to the process, and nothing but a complete video ever stands under the final name. The
-partial file is locked while it is written, so that two runs cannot share it; and what a run that
-broke off has left in it is replaced only if the caller says so.
+A chunk of frames is encoded without any delay, becomes one fragment of the partial file and is
+handed to the operating system before `write` returns. So the partial file plays up to its last
+chunk whatever happens to the process. When the last chunk is in it, it is copied to an ordinary mp4
+with its index in front, without encoding anything again, and that takes the partial file's place
+and then the final name. So nothing but a complete video ever stands under the final name, and a
+partial file that was complete stays so, wherever this breaks off.
+
+The partial file is locked while it is written, so that two runs cannot share it; and what a run
+that broke off has left in it is replaced only if the caller says so.
 """
 
 from __future__ import annotations
@@ -12,28 +16,36 @@ from __future__ import annotations
 import errno
 import io
 import os
-import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import av
-import numpy as np
-import numpy.typing as npt
-from av.video.reformatter import ColorRange, VideoReformatter
 
-from tethercache.video import mp4
-from tethercache.video.colour import to_yuv
-from tethercache.video.files import Frames, as_frames, check_free, disk_full_advice
+from tethercache.arguments import positive, whole_number
+from tethercache.video.files import (
+    Frames,
+    as_frames,
+    check_free,
+    create,
+    disk_full_advice,
+    is_at,
+    lock,
+    open_existing,
+    remove_open,
+    write_all,
+)
+from tethercache.video.mp4 import DEFAULT_CRF, FragmentEncoder, count_frames, remux
 
-if sys.platform != "win32":
-    import fcntl
-
-_BT709 = 1  # H.273: the same code for primaries, transfer and matrix
-_KEYFRAME_SECONDS = 2
 _FULL = (
     "the video is not complete; free some space and run again with `overwrite`, "
     "or choose another folder"
+)
+_FULL_AT_THE_END = (
+    "all frames are in this file, but there is no room to copy it to an ordinary mp4; "
+    "free some space and run the same command again"
 )
 
 
@@ -46,9 +58,9 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
     """Refuse a video path that cannot be written, before any work is done.
 
     Raises:
-        ValueError: the name does not end in `.mp4`.
-        FileExistsError: another run is writing this video; or the file or its partial file exists
-            and `overwrite` is false.
+        ValueError: the name does not end in `.mp4` or is too long.
+        FileExistsError: another run is writing this video; or the file exists, or its partial file
+            with frames in it, and `overwrite` is false; or one of them is no ordinary file.
         OSError: the folder is missing, is no folder or cannot be written.
     """
     path = Path(path)
@@ -62,6 +74,7 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "no permission to write in this folder", str(folder))
     check_free(path, overwrite=overwrite)
+    check_free(partial_path(path), overwrite=True)
     _check_partial(partial_path(path), overwrite)
     return path
 
@@ -71,60 +84,40 @@ def _check_partial(path: Path, overwrite: bool, *, remove: bool = False) -> None
 
     Args:
         path: where it would be.
-        overwrite: accept what an earlier run has left.
+        overwrite: accept what an earlier run has left; if it holds no frames, it always is.
         remove: delete that, if it is accepted.
     """
     try:
-        fd = os.open(path, os.O_WRONLY)
+        file = open_existing(path)
     except FileNotFoundError:
         return
-    try:
-        _claim(fd, path)
-        if not overwrite:
+    with file:
+        lock(file, path)
+        if not overwrite and _holds_anything(file):
             message = "an unfinished video is here and `overwrite` is off; move it away to keep it"
             raise FileExistsError(errno.EEXIST, message, str(path))
         if remove:
-            path.unlink(missing_ok=True)
-    finally:
-        os.close(fd)
+            remove_open(file, path)
 
 
-def _claim(fd: int, path: Path) -> None:
-    """Lock the file `path`, open as `fd`, until it is closed or the process ends.
-
-    Windows does not let go of open files anyway. On a file system without locks nothing is locked;
-    `VideoWriter.close` finds out there if the file was replaced.
-
-    Raises:
-        FileExistsError: it is locked already, or another file has its name by now.
-    """
-    is_free = True
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            is_free = False
-        except OSError:  # no locks here
-            pass
-    if not is_free or not _is_at(fd, path):
-        message = "another run is writing this video; choose another name"
-        raise FileExistsError(errno.EEXIST, message, str(path))
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    """Whether an open file still has this name."""
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
+def _holds_anything(file: BinaryIO) -> bool:
+    """Whether there are frames in a partial file, or something else that we have not written."""
+    if not os.fstat(file.fileno()).st_size:
         return False
+    try:
+        return count_frames(file) > 0
+    except av.FFmpegError:
+        return True
 
 
 class VideoWriter:
-    """Writes one video, chunk by chunk: H.264, yuv420p, BT.709, fragmented mp4.
+    """Writes one video, chunk by chunk: H.264, yuv420p, BT.709, mp4.
 
     Use it as a context manager. Leaving the block normally completes the video and gives it its
     name; an exception leaves the playable `NAME.partial.mp4` behind. The same calls give the same
     bytes, and how frames are cut into chunks changes neither their pixels nor their times.
+
+    Completing takes as much disk again as the frames have taken, for a moment.
 
     Args:
         path: `NAME.mp4`.
@@ -146,18 +139,16 @@ class VideoWriter:
         width: int,
         height: int,
         overwrite: bool = False,
-        crf: int = 18,
+        crf: int = DEFAULT_CRF,
     ) -> None:
-        if not 0 < fps < float("inf"):
-            raise ValueError(f"`fps` ({fps}) must be a positive number")
+        positive("fps", fps)
         for name, size in (("width", width), ("height", height)):
             if size <= 0 or size % 2:
                 raise ValueError(
                     f"`{name}` ({size}) must be even and positive: yuv420p stores one colour "
                     "for each 2x2 pixels"
                 )
-        if not 1 <= crf <= 51:
-            raise ValueError(f"`crf` ({crf}) must be between 1 and 51")
+        whole_number("crf", crf, 1, 51)
         self.path = check_target(path, overwrite=overwrite)
         self.partial_path = partial_path(path)
         self.fps = Fraction(fps)
@@ -168,63 +159,16 @@ class VideoWriter:
         self.num_frames = 0
         self._overwrite = overwrite
         self._complete = False
-        self._converter = VideoReformatter()
-        self._index = mp4.KeyframeIndex()
-        self._sequence = 0
         self._size = 0  # bytes of the file that are whole boxes
-
-        header = self._open_encoder(crf)
-        header, self._duration_offset = mp4.reserve_duration(header)
+        self._encoder = FragmentEncoder(self.fps, width, height, crf=crf)
         _check_partial(self.partial_path, overwrite, remove=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        self._fd: int | None = os.open(self.partial_path, flags, 0o666)
+        self._file = create(self.partial_path)
         try:
-            _claim(self._fd, self.partial_path)
-            self._append(header)
+            lock(self._file, self.partial_path)
+            self._append(self._encoder.header)
         except BaseException:
-            self._unlink()
-            self._release()
+            remove_open(self._file, self.partial_path)
             raise
-
-    def _open_encoder(self, crf: int) -> bytes:
-        """Open the encoder; returns the mp4 header that FFmpeg writes for it.
-
-        Timescale: the smallest multiple of the frame rate's numerator from 10,000 on, so that all
-        timestamps are exact. Encoder: one thread, no look-ahead, no B-frames: every frame comes out
-        at once and the bytes do not depend on the machine. `annexb=0` makes x264 emit mp4 samples.
-        """
-        self._timescale = self.fps.numerator * -(-10_000 // self.fps.numerator)
-        self._frame_duration = int(self._timescale / self.fps)
-        header = io.BytesIO()
-        self._muxer = av.open(
-            header,
-            "w",
-            format="mp4",
-            options={
-                "movflags": "empty_moov+default_base_moof+skip_trailer",
-                "use_editlist": "0",
-                "movie_timescale": str(self._timescale),
-                "video_track_timescale": str(self._timescale),
-                "fflags": "+bitexact",
-            },
-        )
-        stream = self._muxer.add_stream("libx264", rate=self.fps)
-        encoder = stream.codec_context
-        encoder.width, encoder.height, encoder.pix_fmt = self.width, self.height, "yuv420p"
-        encoder.time_base = 1 / self.fps
-        encoder.thread_count = 1
-        encoder.gop_size = max(1, round(_KEYFRAME_SECONDS * self.fps))
-        encoder.color_range = ColorRange.MPEG
-        encoder.colorspace = encoder.color_primaries = encoder.color_trc = _BT709
-        encoder.options = {
-            "preset": "veryfast",
-            "tune": "zerolatency",
-            "crf": str(crf),
-            "x264-params": "annexb=0",
-        }
-        self._muxer.start_encoding()
-        self._encoder = encoder
-        return header.getvalue()
 
     def write(self, frames: Frames) -> None:
         """Append frames; when this returns they are in the file.
@@ -234,8 +178,9 @@ class VideoWriter:
 
         Raises:
             DiskFullError: there is no room; the file holds the chunks before this one.
+            FileNotFoundError: the partial file was moved, deleted or replaced meanwhile.
         """
-        if self._fd is None:
+        if self._file.closed:
             raise ValueError(f"the video {self.path} is closed")
         array = as_frames(frames)
         if array.shape[1:3] != (self.height, self.width):
@@ -244,23 +189,13 @@ class VideoWriter:
             )
         if not len(array):
             return
-        start, offset = self.num_frames * self._frame_duration, self._size
         try:
-            samples = [self._encode(frame, self.num_frames + i) for i, frame in enumerate(array)]
-            self._sequence += 1
-            self._append(mp4.fragment(self._sequence, start, self._frame_duration, samples))
+            self._check_place()
+            self._append(self._encoder.encode(array))
         except BaseException:  # the encoder is ahead of the file: nothing can follow
-            self._release()
+            self.abandon()
             raise
-        self._index.add(start, self._frame_duration, offset, samples)
-        self.num_frames += len(samples)
-
-    def _encode(self, image: npt.NDArray[np.uint8], index: int) -> mp4.Sample:
-        """Encode frame number `index`, `[height, width, 3]`."""
-        frame = to_yuv(self._converter, image)
-        frame.pts, frame.time_base = index, 1 / self.fps
-        (packet,) = self._encoder.encode(frame)
-        return mp4.Sample(bytes(packet), packet.is_keyframe)
+        self.num_frames += len(array)
 
     def _append(self, boxes: bytes) -> None:
         """Hand boxes to the operating system so that the file is whole before and after.
@@ -269,56 +204,49 @@ class VideoWriter:
         half a `moof` makes a file unreadable. So the first box, `moof` for a fragment, is called
         `free`, which players skip, until everything is written; its own four letters come last.
         """
-        assert self._fd is not None
         with disk_full_advice(self.partial_path, _FULL):
-            content = memoryview(boxes[:4] + b"free" + boxes[8:])
-            done = 0
-            while done < len(content):
-                done += os.pwrite(self._fd, content[done:], self._size + done)
-            os.pwrite(self._fd, boxes[4:8], self._size + 4)
+            self._file.seek(self._size)
+            write_all(self._file, boxes[:4] + b"free" + boxes[8:])
+            self._file.seek(self._size + 4)
+            write_all(self._file, boxes[4:8])
         self._size += len(boxes)
 
-    def close(self) -> None:
+    def _check_place(self) -> None:
+        if not is_at(self._file, self.partial_path):
+            message = "the file was moved, deleted or replaced while it was written"
+            raise FileNotFoundError(errno.ENOENT, message, str(self.partial_path))
+
+    def close(self, before_naming: Callable[[], None] | None = None) -> None:
         """Complete the video and give it its name. Nothing happens if that was done already.
+
+        Args:
+            before_naming: is called when the complete video only lacks its name.
 
         Raises:
             ValueError: no frame was written, or writing has failed before.
+            DiskFullError: there is no room for the complete file; `finish` goes on from here.
             FileExistsError: a file took the name meanwhile; the video stays under the partial name.
             FileNotFoundError: the partial file was moved, deleted or replaced meanwhile.
         """
         if self._complete:
             return
-        if self._fd is None:
+        if self._file.closed:
             raise ValueError(f"the video {self.path} broke off; see {self.partial_path}")
-        try:
-            if not self.num_frames:
-                self._unlink()
-                raise ValueError(f"no frame was written to {self.path}")
-            self._append(self._index.to_bytes())
-            duration = mp4.movie_duration(self.num_frames * self._frame_duration)
-            with disk_full_advice(self.partial_path, _FULL):
-                os.pwrite(self._fd, duration, self._duration_offset)
-                os.fsync(self._fd)
-            check_free(self.path, overwrite=self._overwrite)
-            if not _is_at(self._fd, self.partial_path):
-                message = "the file was moved, deleted or replaced while it was written"
-                raise FileNotFoundError(errno.ENOENT, message, str(self.partial_path))
-            self.partial_path.replace(self.path)
-            self._complete = True
-        finally:
-            self._release()
+        self._encoder.close()
+        if not self.num_frames:
+            remove_open(self._file, self.partial_path)
+            raise ValueError(f"no frame was written to {self.path}")
+        with self._file:
+            self._check_place()
+            _finish(self._file, self.path, self._overwrite, before_naming)
+        self._complete = True
 
-    def _unlink(self) -> None:
-        """Delete the partial file, unless its name is another file's by now."""
-        assert self._fd is not None
-        if _is_at(self._fd, self.partial_path):
-            self.partial_path.unlink()
-
-    def _release(self) -> None:
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            os.close(fd)
-        self._muxer.close()
+    def abandon(self) -> None:
+        """Leave the partial file as it is, or none if it is empty; nothing can be written more."""
+        self._encoder.close()
+        if not self.num_frames and not self._file.closed:
+            remove_open(self._file, self.partial_path)
+        self._file.close()
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -332,4 +260,60 @@ class VideoWriter:
         if kind is None:
             self.close()
         else:
-            self._release()
+            self.abandon()
+
+
+def finish(
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    before_naming: Callable[[], None] | None = None,
+) -> None:
+    """Make the partial file of a video, with all frames in it, the complete video.
+
+    For a `VideoWriter` that broke off in its `close`; see there for arguments and errors.
+    """
+    partial = partial_path(path)
+    with open_existing(partial) as file:
+        lock(file, partial)
+        _finish(file, Path(path), overwrite, before_naming)
+
+
+def _finish(
+    file: BinaryIO, path: Path, overwrite: bool, before_naming: Callable[[], None] | None
+) -> None:
+    """Put an ordinary mp4 in the place of the partial file `file`, then give it the name `path`.
+
+    Both are locked, so that nobody else takes their place in between.
+    """
+    partial = partial_path(path)
+    temporary = path.with_name(f"{path.name}.partial")
+    temporary.unlink(missing_ok=True)
+    with io.BufferedWriter(create(temporary)) as new:
+        try:
+            with disk_full_advice(partial, _FULL_AT_THE_END):
+                os.fsync(file.fileno())
+                file.seek(0)
+                remux(file, new)
+                new.flush()
+                os.fsync(new.fileno())
+            lock(new, temporary)
+            _rename_open(temporary, partial, file, new)
+        except BaseException:
+            new.raw.close()
+            temporary.unlink(missing_ok=True)
+            raise
+        check_free(path, overwrite=overwrite)
+        if before_naming is not None:
+            before_naming()
+        _rename_open(partial, path, new)
+
+
+def _rename_open(path: Path, target: Path, *files: BinaryIO) -> None:
+    """Rename a file that is open; `files` are its and the target's."""
+    try:
+        path.replace(target)
+    except PermissionError:  # Windows keeps the names of files that are open
+        for file in files:
+            file.close()
+        path.replace(target)
