@@ -27,7 +27,7 @@ def encode_scenes(vae: AutoencoderKLWan, scenes: list[world.Scene], frames: int)
     """Unnormalised latents `[N, z, F, h, w]`, `frames` latent frames of each scene's render."""
     pixels = np.stack([world.render(scene, 4 * frames - 3)[0] for scene in scenes])
     video = torch.from_numpy(pixels).permute(0, 4, 1, 2, 3).to(vae.device).float() / 127.5 - 1
-    return vae.encode(video).latent_dist.mode()
+    return vae.encode(video).latent_dist.mode().float()
 
 
 def latent_scale(vae: AutoencoderKLWan) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,12 +75,9 @@ def main() -> None:
             seed += 1
         assert seed < HELD_OUT
         frames = config["latent_frames"]
-        latents = torch.cat(
-            [
-                encode_scenes(vae, scenes[i : i + BATCH], frames).cpu()
-                for i in range(0, len(scenes), BATCH)
-            ]
-        )
+        batches = [scenes[i : i + BATCH] for i in range(0, len(scenes), BATCH)]
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.get("autocast", False)):
+            latents = torch.cat([encode_scenes(vae, part, frames).cpu() for part in batches])
         if not scaled.exists():
             measure_scale(vae_folder, vae, latents)
             scaled.touch()

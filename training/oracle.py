@@ -71,7 +71,7 @@ class Score:
 
 def read(frames: np.ndarray) -> list[Reading]:
     """Read every frame of uint8 `[F, H, W, 3]`."""
-    colours = _colour_map(frames)
+    colours = colour_map(frames)
     scenes = _backgrounds(frames, colours >= 0)
     readings = []
     for image, (background, time) in zip(colours, scenes, strict=True):
@@ -200,7 +200,7 @@ def _summary(readings: list[Reading]) -> dict[str, tuple[str, float]]:
     return result
 
 
-def _colour_map(frames: np.ndarray) -> np.ndarray:
+def colour_map(frames: np.ndarray) -> np.ndarray:
     """Index of the palette colour of each object pixel, -1 elsewhere: int `[F, H, W]`."""
     rgb = frames.astype(np.float32) / 255
     high, low = rgb.max(-1), rgb.min(-1)

@@ -8,8 +8,8 @@ Self-Forcing (Huang et al., 2025, arXiv 2506.08009) with distribution matching (
 * the **critic** learns, by flow matching, what the student's videos look like;
 * the **teacher** stays as it is and is guided (away from the empty prompt).
 
-A rollout with `recall` is of one chunk after scattered frames of a real clip, for the reason given
-in `training.train_transformer`.
+A rollout with `clips` is of one chunk after scattered frames of a real clip, for the reason given
+in `training.train_transformer` (`from_frame` and `turn` are those of its `scattered`).
 
 At a random noise level, the difference between what the critic and what the teacher would restore
 is the direction in which the student's output is too likely; the student steps against it. As in
@@ -127,7 +127,8 @@ def main() -> None:
     }
     empty = text.encode_prompts(tokenizer, encoder, [""])
     world_config = world.WorldConfig(**config["world"])
-    gapped = LatentPool(Path(config["recall"]))
+    rollouts = [rollout for stage in config["stages"] for rollout in stage["rollouts"]]
+    pools = {r["clips"]: LatentPool(Path(r["clips"])) for r in rollouts if "clips" in r}
 
     def update(name: str, model: WanTransformer3DModel, loss: torch.Tensor, rate: float) -> None:
         optimizers[name].zero_grad()
@@ -161,12 +162,15 @@ def main() -> None:
         ) -> dict[str, float]:
             generator = step_generator(config["seed"] + 97 * number, index)
             size = stage["rollouts"][index % len(stage["rollouts"])]
-            batch, past, recall = size["batch"], None, size.get("recall")
-            frames = chunk if recall else size["frames"]
+            batch, past, pool = size["batch"], None, pools.get(size.get("clips"))
+            frames = chunk if pool else size["frames"]
             shape = (batch, frames // chunk)
             fade = 1 - 0.9 * max(0.0, index / stage["steps"] - 0.5) * 2 * stage["decay"]
-            if recall:
-                window, captions = gapped.batch(batch, size["frames"], generator, chunk=chunk)
+            if pool:
+                choice = {key: size[key] for key in ("from_frame", "turn") if key in size}
+                window, captions = pool.batch(
+                    batch, size["frames"], generator, chunk=chunk, **choice
+                )
                 past = window[:, :, :-chunk].to(device)
             else:
                 captions = draw_captions(batch, world_config, generator)

@@ -3,10 +3,16 @@
 Chunk-causal flow matching: every chunk is learned at any noise level, given the clean chunks
 before it (teacher forcing), with some empty prompts so that the teacher can be guided later.
 Several noisy copies of a clip share one clean half. A video's first chunk is the hard one, because
-nothing but the prompt determines it, so each step also has a batch of first chunks alone. A stage
-with `recall` also has chunks whose past is a scattered choice of frames, as a cache with a memory
-holds it. Real video has cuts and teaches a model to live with gaps; clips of this world have none,
-and a model that never saw one all but stands still when a policy recalls old frames.
+nothing but the prompt determines it, so there are batches of first chunks alone. Other parts of a
+stage have chunks whose past is a scattered choice of frames, as a cache with a memory holds it.
+Real video has cuts and teaches a model to live with gaps; clips of this world have none, and a
+model that never saw one all but stands still when a policy recalls old frames. With a turning
+camera such a past holds what comes into view again, and from there it must be copied.
+
+A stage's `parts` are named losses. Each has its `clips` and a `batch`, and is taken every so many
+steps (`every`, 1 by default, beginning `after` so many). Without `frames` they are first chunks,
+with `frames` the first frames of clips, and with `past: scattered` a scattered choice (`from_frame`
+and `turn` are those of `scattered`) whose last chunk alone is learned.
 
 The text encoder learns with it and is final after this stage; `training.train_student` makes the
 few-step model.
@@ -23,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
+from transformers import T5EncoderModel
 
 from training import causal, text, world
 from training.common import (
@@ -57,11 +64,18 @@ class LatentPool:
                 self.loaded.add(path)
 
     def batch(
-        self, size: int, frames: int, generator: torch.Generator, *, chunk: int | None = None
+        self,
+        size: int,
+        frames: int,
+        generator: torch.Generator,
+        *,
+        chunk: int | None = None,
+        **choice: int,
     ) -> tuple[torch.Tensor, list[str]]:
         """Latents `[B, C, F, h, w]` of random clips, with fresh captions.
 
-        They are the first frames of the clip or, if the size of a chunk is given, `scattered` ones.
+        They are the first frames of the clip or, if the size of a chunk is given, `scattered` ones,
+        to which `choice` is handed on.
         """
         if not self.latents:
             raise FileNotFoundError(f"no shards in {self.folder}: `training.encode` writes them")
@@ -71,27 +85,42 @@ class LatentPool:
         latents = []
         for i in picks:
             clip = self.latents[i]
-            chosen = scattered(clip.shape[1], frames, chunk, generator) if chunk else range(frames)
-            latents.append(clip[:, list(chosen)].float())
+            chosen = list(range(frames))
+            if chunk:
+                chosen = scattered(clip.shape[1], frames, chunk, generator, **choice)
+            latents.append(clip[:, chosen].float())
         return torch.stack(latents), captions
 
 
-def scattered(length: int, frames: int, chunk: int, generator: torch.Generator) -> list[int]:
+def scattered(
+    length: int,
+    frames: int,
+    chunk: int,
+    generator: torch.Generator,
+    from_frame: int = 0,
+    turn: int = 0,
+) -> list[int]:
     """Which `frames` frames of a clip a cache with a memory could hold, the last a whole chunk.
 
     The first chunk, any frames between, then some that follow each other and end with a chunk that
-    starts anywhere from `frames` on. How many are recalled and how many recent is drawn too, few
-    recent ones most often: they are the hard case.
+    starts anywhere from `frames` (and `from_frame`) on. How many are recalled and how many recent
+    is drawn too, few recent ones most often: they are the hard case. With a camera that comes back
+    after `turn` frames, one of the recalled ones shows what comes into view with the last chunk, in
+    half of the cases at the least.
     """
 
     def draw(first: int, last: int) -> int:
         return int(torch.randint(first, last + 1, (1,), generator=generator))
 
-    start = draw(frames, length - chunk)
+    start = draw(max(frames, from_frame), length - chunk)
     recent = draw(1, draw(1, frames - 2 * chunk - 1))
     between = torch.randperm(start - recent - chunk, generator=generator) + chunk
-    recalled = sorted(between[: frames - 2 * chunk - recent].tolist())
-    return [*range(chunk), *recalled, *range(start - recent, start + chunk)]
+    recalled = set(between[: frames - 2 * chunk - recent].tolist())
+    if turn:
+        same = min(max(chunk, start - turn + draw(0, 2 * chunk)), start - recent - 1)
+        if draw(0, 1) and same not in recalled:
+            recalled = {*list(recalled)[1:], same}
+    return [*range(chunk), *sorted(recalled), *range(start - recent, start + chunk)]
 
 
 def sample_sigmas(
@@ -169,6 +198,19 @@ def build_models(config: dict[str, Any]) -> tuple[Any, WanTransformer3DModel, An
     return tokenizer, transformer, encoder
 
 
+def read_average(path: Path) -> dict[str, torch.Tensor]:
+    """Averaged weights by module and name, of a checkpoint or of an exported model's folder."""
+    if not path.is_dir():
+        saved = torch.load(path, map_location="cpu", weights_only=True)["state"]
+        shadow: dict[str, torch.Tensor] = saved["ema"]
+        return shadow
+    found = {
+        "transformer": WanTransformer3DModel.from_pretrained(path / "transformer"),
+        "text_encoder": T5EncoderModel.from_pretrained(path / "text_encoder"),
+    }
+    return {f"{n}.{key}": value for n, m in found.items() for key, value in m.state_dict().items()}
+
+
 def load_average(modules: dict[str, torch.nn.Module], shadow: dict[str, torch.Tensor]) -> None:
     """Put a checkpoint's averaged weights (`state["ema"]`) into modules, where the shapes agree.
 
@@ -196,8 +238,7 @@ def main() -> None:
     processor = causal.install(transformer, config["chunk_size"], compile_blocks=config["compile"])
     optimizers = build_optimizers(modules, 1e-3)
     if config["init"]:
-        start = torch.load(config["init"], map_location="cpu", weights_only=True)["state"]
-        load_average(modules, start["ema"])
+        load_average(modules, read_average(Path(config["init"])))
     ema = Ema(modules, config["ema"])
 
     def state() -> dict[str, Any]:
@@ -217,62 +258,72 @@ def main() -> None:
 
     done_before = 0
     for number, stage in enumerate(config["stages"]):
-        clips, firsts = LatentPool(Path(stage["clips"])), LatentPool(Path(stage["firsts"]))
-        recall = stage.get("recall")
-        gapped = LatentPool(Path(recall["clips"])) if recall else None
+        pools = {part["clips"]: LatentPool(Path(part["clips"])) for part in stage["parts"].values()}
 
-        def draw(
-            pool: LatentPool,
-            size: int,
-            frames: int,
+        def loss_of(
+            part: dict[str, Any],
             generator: torch.Generator,
-            chunk: int | None = None,
             stage: Any = stage,
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            """Latents and prompt embeddings, some of them of the empty prompt."""
-            target, captions = pool.batch(size, frames, generator, chunk=chunk)
+            pools: dict[str, LatentPool] = pools,
+        ) -> torch.Tensor:
+            """One part's loss on a fresh batch, some of its prompts empty."""
+            chunk, frames = config["chunk_size"], part.get("frames")
+            gaps = part.get("past") == "scattered"
+            target, captions = pools[part["clips"]].batch(
+                part["batch"],
+                frames or chunk,
+                generator,
+                chunk=chunk if gaps else None,
+                **{key: part[key] for key in ("from_frame", "turn") if key in part},
+            )
             kept = torch.rand(len(captions), generator=generator) >= stage["drop"]
             captions = [c if keep else "" for c, keep in zip(captions, kept, strict=True)]
-            return target.to(device), text.encode_prompts(tokenizer, encoder, captions)
+            embeds = text.encode_prompts(tokenizer, encoder, captions)
+            target = target.to(device)
+            if not frames:
+                return first_loss(transformer, processor, target, embeds, generator)
+            return stream_loss(
+                transformer,
+                processor,
+                target,
+                embeds,
+                part["streams"],
+                generator,
+                chunks=1 if gaps else None,
+            )
 
         def step(
             index: int,
             number: int = number,
             stage: Any = stage,
-            clips: LatentPool = clips,
-            firsts: LatentPool = firsts,
-            gapped: LatentPool | None = gapped,
-            draw: Any = draw,
+            pools: dict[str, LatentPool] = pools,
+            loss_of: Any = loss_of,
             before: int = done_before,
         ) -> dict[str, float]:
             if index % 50 == 0:
-                clips.refresh()
-                firsts.refresh()
+                for pool in pools.values():
+                    pool.refresh()
             set_rates(optimizers, stage, index)
             generator = step_generator(config["seed"] + 97 * number, index)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config["autocast"]):
-                target, embeds = draw(firsts, stage["first_batch"], config["chunk_size"], generator)
-                losses = {"first": first_loss(transformer, processor, target, embeds, generator)}
-                target, embeds = draw(clips, stage["batch"], stage["frames"], generator)
-                losses["later"] = stream_loss(
-                    transformer, processor, target, embeds, stage["streams"], generator
-                )
-                if gapped:
-                    size, streams = stage["recall"]["batch"], stage["recall"]["streams"]
-                    chunk = config["chunk_size"]
-                    target, embeds = draw(gapped, size, stage["frames"], generator, chunk)
-                    losses["recall"] = stream_loss(
-                        transformer, processor, target, embeds, streams, generator, chunks=1
-                    )
+            due = {
+                name: part
+                for name, part in stage["parts"].items()
+                if index % part.get("every", 1) == part.get("after", 0)
+            }
             for optimizer in optimizers:
                 optimizer.zero_grad()
-            torch.stack(list(losses.values())).sum().backward()
+            losses = dict.fromkeys(stage["parts"], 0.0)
+            for name, part in due.items():
+                with torch.autocast(device.type, torch.bfloat16, enabled=config["autocast"]):
+                    loss = loss_of(part, generator)
+                loss.backward()
+                losses[name] = float(loss.detach()) * part.get("every", 1)
             average_gradients(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             for optimizer in optimizers:
                 optimizer.step()
             ema.update(before + index)
-            return {name: float(loss.detach()) for name, loss in losses.items()}
+            return losses
 
         done_before += run_stage(
             steps=stage["steps"],
@@ -281,7 +332,7 @@ def main() -> None:
             step=step,
             folder=Path(config["out"]),
             name=f"{number}-{stage['name']}",
-            columns=["first", "later"] + ["recall"] * bool(recall),
+            columns=list(stage["parts"]),
             log_every=config["log_every"],
             save_minutes=config["save_minutes"],
         )

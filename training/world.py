@@ -12,7 +12,7 @@ Axes: F frames, N objects, H rows, W columns; coordinates in pixels, y downwards
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -62,6 +62,13 @@ TIMES: dict[str, tuple[str, ...]] = {
 CAMERA_PHRASES = ("while the camera pans slowly", "seen by a panning camera")
 LANDMARKS = ("tree", "house", "rock")
 
+# A turning camera looks around a ring: it comes back to a place every `TURN / TURN_SPEED` frames.
+TURN = 320  # pixels around the ring, five pictures
+TURN_SPEED = 2  # pixels a frame: a token a latent frame, so that what returns lies as it lay
+SIGNS = 5  # coloured shapes that stand around it, evenly but for some pixels
+OPEN_GROUND = ("grass", "sand", "water", "snow")  # what a turning camera looks over
+TINT = {"noon": 0.09, "sunset": 0.08, "night": 0.06}  # of the sky, once around the colour circle
+
 # colours of sky (top, at the horizon) and light on the ground, for each time of day
 SKY = {
     "noon": ((0.56, 0.70, 0.84), (0.78, 0.86, 0.92)),
@@ -88,11 +95,16 @@ class WorldConfig:
     Attributes:
         object_weights: probabilities of 1, 2 and 3 objects.
         pan_probability: share of scenes with a panning camera and landmarks.
+        turn_probability: share of scenes with a turning camera and signs.
+        corners: share of scenes whose first thing is a cube or a star that rolls, the hardest to
+            learn.
         clip_frames: pixel frames within which every object is unoccluded half of the time.
     """
 
     object_weights: tuple[float, ...] = (0.7, 0.25, 0.05)
     pan_probability: float = 0.15
+    turn_probability: float = 0.0
+    corners: float = 0.0
     clip_frames: int = 81
 
 
@@ -112,10 +124,25 @@ class Thing:
 
 
 @dataclass(frozen=True)
+class Sign:
+    """A coloured shape beside the way of a turning camera; not in the caption.
+
+    `place` is its middle in pixels around the ring, `row` the middle's row in the picture.
+    """
+
+    colour: str
+    shape: str
+    radius: float
+    place: float
+    row: float
+
+
+@dataclass(frozen=True)
 class Scene:
     """The truth about a clip.
 
-    `seed` fixes the texture; `pan` is the camera's reach in pixels (0: it stands still).
+    `seed` fixes the texture; `pan` is the camera's reach in pixels (0: it does not pan). With
+    `signs` the camera turns, and the picture's left edge begins at the place `start`.
     """
 
     background: str
@@ -125,11 +152,17 @@ class Scene:
     pan: float = 0.0
     pan_period: float = 320.0
     landmarks: tuple[tuple[str, float], ...] = ()
+    signs: tuple[Sign, ...] = ()
+    start: int = 0
     caption: str = field(default="", compare=False)
 
 
 def sample_scene(seed: int, config: WorldConfig = WorldConfig()) -> Scene:
     """Draw a scene and its caption; the same seed and config give the same scene."""
+    kind = np.random.default_rng((seed, 1))  # other draws than the rest, which it leaves as it is
+    if kind.random() < config.turn_probability:
+        return _sample_turning(kind)
+    hard = kind.random() < config.corners
     rng = np.random.default_rng(seed)
     background = str(rng.choice(list(BACKGROUNDS)))
     time = str(rng.choice(list(TIMES)))
@@ -142,16 +175,60 @@ def sample_scene(seed: int, config: WorldConfig = WorldConfig()) -> Scene:
     landmarks = tuple((str(rng.choice(LANDMARKS)), float(x)) for x in spots) if pans else ()
     colours = rng.choice(list(COLOURS), size=count, replace=False)
     while True:
-        things = tuple(_sample_thing(rng, str(colour), CROWD[count]) for colour in colours)
+        things = tuple(
+            _sample_thing(rng, str(colour), CROWD[count], corners=hard and not n)
+            for n, colour in enumerate(colours)
+        )
         if _visible_half_the_time(things, config.clip_frames):
             break
     scene = Scene(background, time, things, int(rng.integers(2**31)), pan, pan_period, landmarks)
-    return Scene(**{**scene.__dict__, "caption": caption(scene, rng)})
+    return replace(scene, caption=caption(scene, rng))
 
 
-def _sample_thing(rng: np.random.Generator, colour: str, scale: float) -> Thing:
+def _sample_turning(rng: np.random.Generator) -> Scene:
+    """A scene with a turning camera: signs above, one thing that keeps below them."""
+    colours = [str(colour) for colour in rng.permutation(list(COLOURS))]
+    pitch = TURN / SIGNS
+    signs = tuple(
+        Sign(
+            colours[n],
+            str(rng.choice(list(SHAPES))),
+            float(rng.uniform(11, 12)),
+            (n + 0.5) * pitch + int(rng.integers(-10, 11)),
+            float(rng.uniform(16, 18)),
+        )
+        for n in range(SIGNS)
+    )
+    thing = _sample_thing(rng, colours[SIGNS], 1.0)
+    motion, low = str(rng.choice(["roll", "drift", "float"])), SIZE - thing.radius - 2
+    reach = {"roll": (low - SIZE / 2, 0.0), "drift": (low - SIZE / 2, 2.0), "float": (2.0, 2.0)}
+    period = {"roll": (72, 104), "drift": (110, 160), "float": (40, 56)}
+    middle = float(rng.uniform(thing.radius + 8, low - 6)) if motion == "float" else SIZE / 2
+    thing = replace(
+        thing,
+        motion=motion,
+        centre=(middle, low - (0.0 if motion == "roll" else 2.0)),
+        reach=reach[motion],
+        period=float(rng.uniform(*period[motion])),
+    )
+    scene = Scene(
+        str(rng.choice(OPEN_GROUND)),
+        str(rng.choice(list(TIMES))),
+        (thing,),
+        int(rng.integers(2**31)),
+        signs=signs,
+        start=4 * TURN_SPEED * int(rng.integers(TURN // (4 * TURN_SPEED))),
+    )
+    return replace(scene, caption=caption(scene, rng))
+
+
+def _sample_thing(
+    rng: np.random.Generator, colour: str, scale: float, *, corners: bool = False
+) -> Thing:
     shape, size = str(rng.choice(list(SHAPES))), str(rng.choice(list(SIZES)))
     motion = str(rng.choice(list(MOTIONS)))
+    if corners:
+        shape, motion = str(rng.choice(["cube", "star"])), "roll"
     r = scale * (SIZES[size] + float(rng.uniform(-0.5, 0.5)))
     lo, hi = r + 2, SIZE - r - 2
     period, phase = float(rng.uniform(72, 104)), float(rng.uniform())
@@ -240,7 +317,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     text = " and ".join(parts) + f" {rng.choice(BACKGROUNDS[scene.background])}"
     when = str(rng.choice(TIMES[scene.time]))
     text = f"{when} {text}" if rng.random() < 0.2 else f"{text} {when}"
-    return f"{text} {rng.choice(CAMERA_PHRASES)}" if scene.pan else text
+    return f"{text} {rng.choice(CAMERA_PHRASES)}" if scene.pan or scene.signs else text
 
 
 def vocabulary() -> list[str]:
@@ -270,18 +347,30 @@ def render(scene: Scene, frames: np.ndarray | int) -> tuple[np.ndarray, np.ndarr
             value[:, None, None].astype(np.float32)
             for value in positions(thing, frames.astype(np.float64)).T
         )
-        distance, shade = _shape(thing, cols - x, rows - y, angle)
-        alpha = np.clip(0.5 - distance / 1.5, 0, 1)[..., None]
-        base = np.asarray(COLOURS[thing.colour], np.float32) * OBJECT_LIGHT[scene.time]
-        image = image + alpha * (base * shade[..., None] - image)
-        solid = alpha[..., 0] > 0.5
+        image, alpha = _painted(image, thing, cols - x, rows - y, angle, scene.time)
+        solid = alpha > 0.5
         masks[:, :n] &= ~solid[:, None]
         masks[:, n] = solid
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), masks
 
 
+def _painted(
+    image: np.ndarray,
+    thing: Thing | Sign,
+    dx: np.ndarray,
+    dy: np.ndarray,
+    angle: np.ndarray | np.float32,
+    time: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """An image `[..., H, W, 3]` with a thing on it, and its opacity `[..., H, W]`."""
+    distance, shade = _shape(thing, dx, dy, angle)
+    alpha = np.clip(0.5 - distance / 1.5, 0, 1)
+    base = np.asarray(COLOURS[thing.colour], np.float32) * OBJECT_LIGHT[time]
+    return image + alpha[..., None] * (base * shade[..., None] - image), alpha
+
+
 def _shape(
-    thing: Thing, dx: np.ndarray, dy: np.ndarray, angle: np.ndarray | np.float32
+    thing: Thing | Sign, dx: np.ndarray, dy: np.ndarray, angle: np.ndarray | np.float32
 ) -> tuple[np.ndarray, np.ndarray]:
     """Signed distance to a shape's outline (negative inside) and its shading, both `[F, H, W]`."""
     r = thing.radius
@@ -304,7 +393,12 @@ def _shape(
 
 
 def _backdrop(scene: Scene, frames: np.ndarray) -> np.ndarray:
-    """Sky, ground and landmarks, float `[F, H, W, 3]`; static unless the camera pans."""
+    """Sky, ground and landmarks, float `[F, H, W, 3]`; static unless the camera moves."""
+    if scene.signs:
+        around = ring(scene)
+        left = scene.start + TURN_SPEED * frames.astype(int)
+        columns = (left[:, None] + np.arange(SIZE)) % TURN
+        return around[:, columns].transpose(1, 0, 2, 3)
     rng = np.random.default_rng(scene.seed)
     width = SIZE * 3 if scene.pan else SIZE
     still = _panorama(scene, rng, width)
@@ -350,6 +444,49 @@ def _panorama(scene: Scene, rng: np.random.Generator, width: int) -> np.ndarray:
     image = sky + edge * (ground - sky)
     for kind, x in scene.landmarks:
         image = _landmark(image, kind, x + SIZE, rows, cols, light)
+    return image.astype(np.float32)
+
+
+def ring(scene: Scene) -> np.ndarray:
+    """All that a turning camera sees, `[H, TURN, 3]`; its right edge goes on at its left.
+
+    The sky's tint and the hills are the same in every scene: from them one can tell where the
+    camera looks. The signs are this scene's own.
+    """
+    rng = np.random.default_rng(scene.seed)
+    rows, cols = np.mgrid[0:SIZE, 0:TURN].astype(np.float32)
+    around = 2 * np.pi * cols / TURN
+    light = np.asarray(LIGHT[scene.time], np.float32)
+    top, low = (np.asarray(c, np.float32) for c in SKY[scene.time])
+    sky = top + (low - top) * np.clip(rows / HORIZON, 0, 1)[..., None]
+    hues = 2 * np.pi * np.arange(3) / 3
+    tint = np.cos(around[..., None] - hues) + (1.0 if scene.time == "night" else 0.0)
+    sky = sky + TINT[scene.time] * tint
+    phase = rng.uniform(0, 2 * np.pi, 3).astype(np.float32)
+    tone = np.asarray(GROUND[scene.background], np.float32) * float(rng.uniform(0.95, 1.05))
+    texture = 0.03 * np.sin(6 * around + phase[0]) * np.sin(rows / 6 + phase[1])
+    if scene.background == "grass":
+        texture = texture + 0.05 * np.sin(cols * np.pi / 4 + 2 * np.sin(rows * np.pi / 8))
+    elif scene.background == "sand":
+        wave = 1.5 * np.sin(5 * around + phase[2])
+        texture = texture + 0.05 * np.sin(rows * np.pi / 5 + wave)
+    elif scene.background == "water":
+        wave = np.sin(10 * around + rows / 8 + phase[2])
+        texture = texture + 0.07 * np.sin(rows * np.pi / 4) * wave
+    else:
+        texture = 0.6 * texture + 0.04 * np.sin(4 * around + rows / 7 + phase[2])
+    depth = (rows - HORIZON) / (SIZE - HORIZON)
+    ground = tone * (1 - 0.16 * (1 - depth) + texture)[..., None] * light
+    hill = 6 + 2.5 * np.sin(3 * around + 1) + 2 * np.sin(7 * around + 2) + np.sin(13 * around)
+    hills = np.clip(rows - HORIZON + hill + 0.5, 0, 1)[..., None]
+    image = sky + hills * (0.72 * tone * light - sky)
+    image = image + np.clip(rows - HORIZON + 0.5, 0, 1)[..., None] * (ground - image)
+    for sign in scene.signs:
+        dx = (cols - sign.place + TURN / 2) % TURN - TURN / 2
+        below = (rows > sign.row + sign.radius) & (rows < HORIZON + 8)
+        post = (np.clip(2 - np.abs(dx), 0, 1) * below)[..., None]
+        image = image + post * (np.asarray((0.3, 0.28, 0.27)) * light - image)
+        image, _ = _painted(image, sign, dx, rows - sign.row, np.float32(0), scene.time)
     return image.astype(np.float32)
 
 

@@ -36,10 +36,16 @@ TINY = {
 }
 
 
-def tiny_config(folder: Path, **stage: Any) -> dict[str, Any]:
+def tiny_config(folder: Path, parts: dict[str, Any] | None = None, **stage: Any) -> dict[str, Any]:
     config = yaml.safe_load((CONFIGS / "teacher.yaml").read_text())
-    first = {**config["stages"][0], "frames": 6, "batch": 2, "first_batch": 3, "warmup": 1, **stage}
-    first["clips"] = first["firsts"] = str(folder / "latents")
+    first = {**config["stages"][0], "warmup": 1, **stage}
+    parts = {
+        "first": {"batch": 3},
+        "later": {"frames": 6, "batch": 2, "streams": 3},
+        **(parts or {}),
+    }
+    clips = {"clips": str(folder / "latents")}
+    first["parts"] = {name: {**clips, **part} for name, part in parts.items()}
     return {
         **config,
         "init": None,
@@ -102,14 +108,28 @@ def test_processor_without_streams_is_diffusers_own_attention():
     torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-4)
 
 
-def test_mask_rule():
-    chunks, streams = torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1])
-    assert causal.stream_mask(chunks, streams).int().tolist() == [
-        [1, 0, 0, 0],
-        [1, 1, 0, 0],
-        [0, 0, 1, 0],
-        [1, 0, 0, 1],
+def test_a_chunk_sees_itself_and_the_clean_chunks_before_it():
+    assert causal.groups([0, 0, 1, 0, 0, 1], [0, 0, 0, 1, 1, 1]) == [
+        (0, 2, 0),
+        (2, 3, 2),
+        (3, 5, 0),
+        (5, 6, 2),
     ]
+
+
+def test_attention_and_its_gradients_are_those_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, n, 3, 4, generator=generator) for n in (5, 7, 7))
+    inputs = [x.requires_grad_() for x in (query, key, value)]
+    ours = causal.attend(*inputs)
+    theirs = torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in inputs))
+    theirs = theirs.transpose(1, 2).flatten(2)
+    torch.testing.assert_close(ours, theirs)
+    grad = torch.randn(ours.shape, generator=generator)
+    for one, other in zip(
+        *(torch.autograd.grad(x, inputs, grad) for x in (ours, theirs)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
 
 
 def restarted(
@@ -131,8 +151,9 @@ def assert_same_state(first: Path, second: Path, model: str) -> None:
 
 
 def test_transformer_stage_restarts_bit_for_bit(pool: Path, monkeypatch: pytest.MonkeyPatch):
-    recall = {"clips": str(pool / "latents"), "batch": 2, "streams": 2}
-    whole = tiny_config(pool, steps=3, frames=9, recall=recall)
+    gaps = {"frames": 9, "batch": 2, "streams": 2, "past": "scattered"}
+    parts = {"recall": gaps, "turn": {**gaps, "from_frame": 10, "turn": 8, "every": 2, "after": 1}}
+    whole = tiny_config(pool, parts, steps=3)
     parts = {**whole, "out": str(pool / "parts")}
     restarted(train_transformer, whole, parts, monkeypatch)
     assert_same_state(pool / "out/0-short.pt", pool / "parts/0-short.pt", "transformer")
@@ -144,8 +165,10 @@ def test_student_stages_restart_bit_for_bit_and_move_the_student(
     run_main(train_transformer, tiny_config(pool, steps=1), monkeypatch)
     config = yaml.safe_load((CONFIGS / "student.yaml").read_text())
     config |= {"teacher": str(pool / "out/0-short.pt"), "critic_first": 1, "device": "cpu"}
-    rollouts = [{"frames": 6, "batch": 2}, {"frames": 9, "batch": 2, "recall": True}]
-    config |= {"recall": str(pool / "latents")}
+    rollouts = [
+        {"frames": 6, "batch": 2},
+        {"frames": 9, "batch": 2, "clips": str(pool / "latents")},
+    ]
     config |= {"stages": [{"name": "all", "rollouts": rollouts, "decay": 1, "steps": 4}]}
     whole, parts = ({**config, "out": str(pool / name), "log_every": 1} for name in ("a", "b"))
     restarted(train_student, whole, parts, monkeypatch)
@@ -266,6 +289,33 @@ def test_scattered_frames_are_a_sink_a_memory_with_gaps_and_an_unbroken_end():
         ends.add(unbroken - 2)
     assert min(ends) == 1
     assert len(ends) > 8
+
+
+def test_of_a_turning_camera_a_frame_that_shows_what_comes_is_often_among_the_scattered():
+    generator = torch.Generator().manual_seed(0)
+    counts = []
+    for turn in (0, 40):
+        shown = 0
+        for _ in range(300):
+            chosen = train_transformer.scattered(66, 12, 3, generator, from_frame=44, turn=turn)
+            assert chosen == sorted(set(chosen))
+            assert len(chosen) == 12
+            assert chosen[-3] >= 44
+            shown += any(0 <= frame - chosen[-3] + 40 <= 6 for frame in chosen[3:-3])
+        counts.append(shown / 300)
+    assert counts[1] > 0.6 > counts[0]
+
+
+def test_a_stage_can_start_from_an_exported_model(pool: Path, monkeypatch: pytest.MonkeyPatch):
+    run_main(train_transformer, tiny_config(pool, steps=1), monkeypatch)
+    kept = train_transformer.read_average(pool / "out" / "0-short.pt")
+    _, transformer, encoder = train_transformer.build_models(tiny_config(pool))
+    modules = {"transformer": transformer, "text_encoder": encoder}
+    train_transformer.load_average(modules, kept)
+    for name, module in modules.items():
+        module.save_pretrained(pool / "model" / name)
+    again = train_transformer.read_average(pool / "model")
+    assert all(torch.equal(kept[key], again[key]) for key in kept)
 
 
 def test_vae_stage_learns_and_restarts_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,6 +6,7 @@ import pytest
 from training import oracle, world
 
 CONFIG = world.WorldConfig(object_weights=(0.5, 0.3, 0.2), pan_probability=0.3)
+TURNING = world.WorldConfig(turn_probability=1.0)
 
 
 def test_the_same_seed_gives_the_same_clip():
@@ -68,6 +69,45 @@ def test_scenes_cover_the_world():
     assert {t.motion for t in things} == set(world.MOTIONS)
     assert any(s.pan for s in scenes)
     assert 0.02 < np.mean([world.held_out(s) for s in scenes]) < 0.3
+
+
+def test_a_turning_camera_comes_back_to_the_same_picture():
+    scene = world.sample_scene(3, TURNING)
+    turn = world.TURN // world.TURN_SPEED
+    frames = np.array([0, 5, turn // 2, turn, turn + 5])
+    pixels, _ = world.render(replace(scene, things=()), frames)
+    np.testing.assert_array_equal(pixels[:2], pixels[3:])
+    assert np.abs(pixels[0].astype(int) - pixels[2]).mean() > 5
+    around = world.ring(scene).astype(float)
+    seam = np.abs(around[:, 0] - around[:, -1]).mean()
+    assert seam < 3 * np.abs(np.diff(around, axis=1)).mean()
+
+
+def test_signs_are_not_in_the_caption_and_the_thing_keeps_below_them():
+    for seed in range(30):
+        scene = world.sample_scene(seed, TURNING)
+        (thing,) = scene.things
+        colours = {sign.colour for sign in scene.signs}
+        assert len(colours) == world.SIGNS
+        assert thing.colour not in colours
+        words = scene.caption.replace("green grass", "grass").split()
+        assert not colours & set(words)
+        assert any(phrase in scene.caption for phrase in world.CAMERA_PHRASES)
+        track = world.positions(thing, np.arange(0, 500, 7.0))[:, :2]
+        assert track[:, 1].min() > 40
+        assert track.min() >= 0.8 * thing.radius
+        assert track.max() <= world.SIZE - 0.8 * thing.radius
+
+
+def test_a_share_of_scenes_turns_and_the_others_stay_as_they_were():
+    some = world.WorldConfig((1.0,), 0.0, turn_probability=0.4)
+    scenes = [world.sample_scene(seed, some) for seed in range(100)]
+    assert 25 < sum(bool(scene.signs) for scene in scenes) < 55
+    still = world.WorldConfig((1.0,), 0.0)
+    assert all(s == world.sample_scene(n, still) for n, s in enumerate(scenes) if not s.signs)
+    corners = [world.sample_scene(n, replace(still, corners=0.5)).things[0] for n in range(100)]
+    hard = [t for t in corners if t.motion == "roll" and t.shape in ("cube", "star")]
+    assert 40 < len(hard) < 70
 
 
 def test_oracle_reads_clean_renders():
