@@ -80,7 +80,7 @@ def test_cache_and_pass_are_those_of_the_real_modules() -> None:
         held = [tensor for cache in session.caches() for tensor in tensors(cache)]
     storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held}
     kept = sum(storages.values())
-    expected = cache_bytes(sizes, budget=policy.budget, staging=policy.staging(3))
+    expected = cache_bytes(sizes, budget=policy.budget, staging=policy.reserve(3))
     assert kept == pytest.approx(expected, rel=0.01)
     assert work == pytest.approx(pass_bytes(sizes), rel=0.1)
 

@@ -1,5 +1,8 @@
 """Names to things: `name:key=value,...` becomes a frozen dataclass, and back.
 
+Some things change another one, the one before them in a spec: `name:... + wrapper:...`. The first
+field of such a class, `of`, holds it.
+
 A registry maps a name to a lazily imported class with preset fields. It is how a policy gets its
 name on the command line, in the sidecar of a video, in the tests and in the tables of the README:
 one line here adds it to all of them.
@@ -10,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +32,7 @@ class Entry:
         preset: fields that this name fixes as its defaults.
         source: paper or code that the entry implements.
         waives: invariants that the entry does not keep, each with the reason.
+        wraps: whether it changes another thing, which its field `of` holds.
     """
 
     target: str
@@ -35,6 +40,7 @@ class Entry:
     preset: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     waives: Mapping[str, str] = field(default_factory=dict)
+    wraps: bool = False
 
 
 class Registry(Generic[T]):
@@ -58,30 +64,34 @@ class Registry(Generic[T]):
         loaded: type[T] = getattr(importlib.import_module(module), attribute)
         return loaded
 
+    def add(self, name: str, entry: Entry) -> None:
+        """Register one more name, for example from outside the package.
+
+        Raises:
+            ValueError: if the name is taken, or would not survive in a spec.
+        """
+        if name in self._entries:
+            raise ValueError(f"the {self.kind} `{name}` is registered already")
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"`{name}` must consist of a-z, 0-9 and `-`, and begin with a letter")
+        self._entries[name] = entry
+
     def fields(self, name: str) -> dict[str, Any]:
         """Every key that a spec of this name may set, with its default."""
         cls: Any = self.load(name)
-        return {f.name: f.default for f in dataclasses.fields(cls)} | dict(self[name].preset)
+        known = {f.name: f.default for f in dataclasses.fields(cls) if f.name != "of"}
+        return known | dict(self[name].preset)
 
     def parse(self, spec: str) -> T:
-        """Make an object from `name` or `name:key=value,...`.
+        """Make an object from `name:key=value,... + wrapper:key=value,...`.
 
         Raises:
             ValueError: for an unknown name or key, or a value of the wrong type or range.
         """
-        name, _, settings = spec.strip().partition(":")
-        cls: Any = self.load(name)
-        types = typing.get_type_hints(cls)
-        values = dict(self[name].preset)
-        for setting in filter(None, (part.strip() for part in settings.split(","))):
-            key, equals, text = (part.strip() for part in setting.partition("="))
-            if key not in types:
-                known = [f.name for f in dataclasses.fields(cls)]
-                raise ValueError(f"{self.kind} `{name}` has no key `{key}`{_nearest(key, known)}")
-            if not equals or not text:
-                raise ValueError(f"`{setting}` in `{spec}` must have the form key=value")
-            values[key] = _convert(key, text, types[key])
-        made: T = cls(**values)
+        made: T | None = None
+        for part in _PLUS.split(spec):
+            made = self._parse_one(part.strip(), spec, made)
+        assert made is not None
         return made
 
     def spec(self, made: T, *, full: bool = False) -> str:
@@ -97,7 +107,35 @@ class Registry(Generic[T]):
             specs.append((len(changed), f"{name}:{shown}" if shown else name))
         if not specs:
             raise ValueError(f"{type(made).__name__} is not a registered {self.kind}")
-        return min(specs)[1]
+        own, inside = min(specs)[1], getattr(made, "of", None)
+        return own if inside is None else f"{self.spec(inside, full=full)} + {own}"
+
+    def _parse_one(self, part: str, spec: str, inside: T | None) -> T:
+        """One part of a spec; `inside` is what the parts before it have made."""
+        name, _, settings = part.partition(":")
+        name = name.strip()
+        wraps = self[name].wraps
+        if wraps != (inside is not None):
+            rule = "changes another one" if wraps else "stands alone"
+            example = f"`NAME + {name}`" if wraps else f"`{name}` must come first"
+            raise ValueError(f"the {self.kind} `{name}` {rule}: {example} (in `{spec}`)")
+        cls: Any = self.load(name)
+        types = typing.get_type_hints(cls)
+        known = self.fields(name)
+        values = dict(self[name].preset) | ({"of": inside} if wraps else {})
+        for setting in filter(None, (part.strip() for part in settings.split(","))):
+            key, equals, text = (part.strip() for part in setting.partition("="))
+            if key not in known:
+                raise ValueError(f"{self.kind} `{name}` has no key `{key}`{_nearest(key, known)}")
+            if not equals or not text:
+                raise ValueError(f"`{setting}` in `{spec}` must have the form key=value")
+            values[key] = _convert(key, text, types[key])
+        made: T = cls(**values)
+        return made
+
+
+_NAME = re.compile(r"[a-z][a-z0-9-]*")
+_PLUS = re.compile(r"\+(?=\s*(?:[a-z]|$))")  # not that of a number such as 1e+5
 
 
 def _convert(key: str, text: str, kind: Any) -> Any:

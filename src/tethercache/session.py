@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tethercache.cache import LayerCache, Pass, PassKind, Policy, Rope
+from tethercache.cache import Bank, Pass, PassKind, Policy, Rope
 from tethercache.cache.call import Call, PromptMemory
 from tethercache.errors import SessionError
 
@@ -47,7 +47,7 @@ class Backbone(Protocol):
 class _Stream:
     """Everything that belongs to one video (or one batch of videos) in progress."""
 
-    caches: list[LayerCache]
+    caches: list[Bank]
     prompt: PromptMemory
     shape: tuple[int, ...] | None = None
     rope: Rope | None = None
@@ -89,12 +89,13 @@ class Session:
         self._streams: dict[str, _Stream] = {}
         self._selected = DEFAULT_STREAM
         self._frames = 0
+        self._steps: int | None = None
         self._pass: PassKind | None = None
         self._discarding = False
         self._failure = ""  # what has gone wrong, for good
         self._refusal: Exception | None = None  # the latest, of a call that has changed nothing
 
-    def caches(self, stream: str = DEFAULT_STREAM) -> list[LayerCache]:
+    def caches(self, stream: str = DEFAULT_STREAM) -> list[Bank]:
         """The layer caches of a stream, first block first."""
         return self._stream(stream).caches
 
@@ -115,10 +116,14 @@ class Session:
             self._selected = previous
 
     @contextmanager
-    def chunk(self, frames: int) -> Iterator[None]:
+    def chunk(self, frames: int, steps: int | None = None) -> Iterator[None]:
         """Declare the next chunk of `frames` latent frames.
 
         Any exception that leaves it breaks the session, which then takes no more.
+
+        Args:
+            frames: latent frames.
+            steps: how many denoising passes it will have, for policies that ask; None: not said.
 
         Raises:
             ValueError: if the policy cannot serve a chunk of this size at this place.
@@ -134,7 +139,7 @@ class Session:
             self._check_chunk(committed, frames)
         for stream in self._streams.values():
             stream.passes = []
-        self._frames = frames
+        self._frames, self._steps = frames, steps
         try:
             yield
             self._close_chunk(frames)
@@ -246,11 +251,12 @@ class Session:
         return self._streams[name]
 
     def _new_stream(self) -> _Stream:
-        staging = self.policy.staging(self._chunk_size)
+        hidden = self.policy.reserve(self._chunk_size)
+        shared: dict[str, Tensor] = {}
         layers = range(self.backbone.layers)
         return _Stream(
             [
-                LayerCache(self.policy.budget, staging, layer, keep_rotated=self._keep_rotated)
+                Bank(self.policy.budget, hidden, layer, shared, keep_rotated=self._keep_rotated)
                 for layer in layers
             ],
             PromptMemory(len(layers)),
@@ -281,7 +287,7 @@ class Session:
         step = len(stream.passes)
         stream.call = Call(
             self.policy,
-            Pass(self._pass, step, first=step == 0),
+            Pass(self._pass, step, self._steps),
             self._frames,
             stream.rope,
             stream.caches,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tests.policies.runs import latents_of
-from tethercache.cache import LayerCache, Pass, Policy, Read
+from tethercache.cache import Bank, Pass, Policy, View
 from tethercache.policies.window import Window
 from tethercache.rollout import Plan
 
@@ -21,15 +20,13 @@ class ShortSighted(Window):
     newest: int = 6
     bias: float | None = None
 
-    def read(self, cache: LayerCache, pass_: Pass) -> Read:
-        read = super().read(cache, pass_)
-        if pass_.commits and self.bias is None:
-            ages = cache.oldest_first(0, cache.readable)
-            return dataclasses.replace(read, visible=ages[:, -self.newest :])
-        if pass_.commits:
-            old = cache.rank() < cache.readable - self.newest
-            return dataclasses.replace(read, bias=old.float() * self.bias)
-        return read
+    def see(self, bank: Bank, pass_: Pass) -> View:
+        if not pass_.commits:
+            return View()
+        if self.bias is None:
+            return View(slots=bank.newest(self.newest))
+        old = bank.age() < bank.readable - self.newest
+        return View(bias=(old.float() * self.bias)[:, None, :, None])
 
 
 def _run(policy: Policy) -> Tensor:

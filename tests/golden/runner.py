@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import FlowMatchLCMScheduler, WanTransformer3DModel
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from tethercache.backbones import attach, float64_sinusoid
 from tethercache.backbones.weights import to_diffusers
-from tethercache.cache import LayerCache, Policy
+from tethercache.cache import Bank, Policy
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
 from tethercache.rollout import Plan, Steps, rollout
@@ -178,6 +179,8 @@ def run(folder: Path, path: Path, sinusoid: str = "float32") -> Comparison:
             if plan.prefix
             else None,
         )
+        for bank in session.caches():
+            bank.observer = meter.told
         made = [
             (latents, meter.look(i, session.caches()))[0]
             for i, latents in zip(range(plan.num_chunks), chunks, strict=True)
@@ -198,18 +201,24 @@ class _Meter:
         self.caches: float | None = None
         self.scores: float | None = None
         self.indices_equal: bool | None = None
+        self._decisions: dict[int, Mapping[str, Any]] = {}
         self._events = {int(c): e for e, c in enumerate(golden.get("grab_chunk", []))}
 
-    def look(self, chunk: int, layers: list[LayerCache]) -> None:
+    def told(self, event: str, bank: Bank, facts: Mapping[str, Any]) -> None:
+        """Remember the last decision of each layer."""
+        if event == "recall":
+            self._decisions[bank.layer] = facts
+
+    def look(self, chunk: int, layers: list[Bank]) -> None:
         if "mem_idx" in self.golden and isinstance(self.policy, TetherCache):
             for layer, cache in enumerate(layers):
                 self._memory(self.golden["mem_idx"][chunk, layer], cache)
         for layer, cache in enumerate(layers):
             self._contents(f"l{layer}_chunk{chunk:02d}", cache)
             if chunk in self._events:
-                self._decision(self._events[chunk], layer, cache)
+                self._decision(self._events[chunk], layer)
 
-    def _memory(self, expected: Tensor, cache: LayerCache) -> None:
+    def _memory(self, expected: Tensor, cache: Bank) -> None:
         policy = self.policy
         assert isinstance(policy, TetherCache)
         if cache.readable < cache.budget:
@@ -218,7 +227,7 @@ class _Meter:
         memory = cache.frame_index[0, policy.sink : policy.sink + policy.memory]
         self._indices(torch.equal(memory.sort().values, expected.long()))
 
-    def _contents(self, suffix: str, cache: LayerCache) -> None:
+    def _contents(self, suffix: str, cache: Bank) -> None:
         if f"cache_k_{suffix}" not in self.golden:
             return
         in_time = cache.frame_index[0, : cache.readable].argsort()
@@ -229,24 +238,24 @@ class _Meter:
             theirs = self.golden[f"cache_{name}_{suffix}"][: len(ours)]
             self.caches = _larger(self.caches, _difference(ours, theirs))
 
-    def _decision(self, event: int, layer: int, cache: LayerCache) -> None:
-        admission = cache.admission
-        if admission is None:
+    def _decision(self, event: int, layer: int) -> None:
+        decision = self._decisions.get(layer)
+        if decision is None:
             self._indices(False)
             return
-        order = admission.frame_index[0].argsort()
+        order = decision["index"][0].argsort()
         theirs = self.golden["grab_cand_idx"][event, layer].long()
         their_order = theirs.argsort()
-        self._indices(torch.equal(admission.frame_index[0, order], theirs[their_order]))
+        self._indices(torch.equal(decision["index"][0, order], theirs[their_order]))
         for name, ours in (
-            ("grab_mass", admission.mass),
-            ("grab_div", admission.diversity),
-            ("grab_score", admission.score),
+            ("grab_mass", decision["mass"]),
+            ("grab_div", decision["diversity"]),
+            ("grab_score", decision["score"]),
         ):
             expected = self.golden[name][event, layer][their_order]
             self.scores = _larger(self.scores, _difference(ours[0, order], expected))
         keep = self.golden["grab_keep"][event, layer][their_order].bool()
-        self._indices(torch.equal(admission.keep[0, order], keep))
+        self._indices(torch.equal(decision["keep"][0, order], keep))
 
     def _indices(self, equal: bool) -> None:
         self.indices_equal = equal and self.indices_equal is not False

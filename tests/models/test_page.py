@@ -42,7 +42,7 @@ def test_the_memory_table_is_the_arithmetic() -> None:
     for spec, budget, numbers in rows:
         policy = POLICIES.parse(spec)
         assert policy.budget == int(budget)
-        sizes = {"budget": policy.budget, "staging": policy.staging(3)}
+        sizes = {"budget": policy.budget, "staging": policy.reserve(3)}
         plain, on_read = estimate(WAN_1_3B, **sizes), estimate(WAN_1_3B, **sizes, rotated=False)
         tiled = estimate(WAN_1_3B, **sizes, rotated=False, tiles=Tiles())
         decode = plain.features + plain.work

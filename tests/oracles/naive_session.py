@@ -44,7 +44,7 @@ class NaiveSession:
         self.max_read = 0
 
     @contextmanager
-    def chunk(self, frames: int) -> Iterator[None]:
+    def chunk(self, frames: int, steps: int | None = None) -> Iterator[None]:
         self.frames, self.first = frames, True
         yield
         self.committed += frames

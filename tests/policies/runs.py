@@ -12,6 +12,7 @@ from tests.oracles.naive_session import naive_attach
 from tests.toys import TEXT_DIM, TEXT_LENGTH, toy_transformer
 from tethercache.backbones import Session, attach
 from tethercache.cache import Policy
+from tethercache.cache.bank import Observer
 from tethercache.rollout import CounterNoise, Plan, Steps, rollout
 
 STEPS = Steps(timesteps=(1000.0, 833.3333), sigmas=(1.0, 0.8333333))
@@ -34,8 +35,12 @@ def latents_of(
     transformer: Any = TRANSFORMER,
     keep_rotated: bool = True,
     watch: Callable[[Session], None] = lambda session: None,
+    told: Observer | None = None,
 ) -> Tensor:
-    """Roll out and return all latents `[B, C, F, h, w]`; `watch` is called after every chunk."""
+    """Roll out and return all latents `[B, C, F, h, w]`; `watch` is called after every chunk.
+
+    `told` observes the banks.
+    """
     if prompt_embeds is None:
         prompt_embeds = prompt().expand(len(samples), -1, -1)
     made = []
@@ -45,6 +50,8 @@ def latents_of(
             transformer, policy, chunk_size=plan.chunk_size, keep_rotated=keep_rotated
         ) as session,
     ):
+        for bank in session.caches():
+            bank.observer = told
         for latents in rollout(
             transformer,
             session,

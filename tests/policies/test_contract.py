@@ -12,13 +12,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tests.policies.runs import LATENT_SIZE, STEPS, TRANSFORMER, latents_of, naive_latents, prompt
 from tests.toys import toy_transformer
 from tethercache.backbones import Session, attach
-from tethercache.cache import Pass, PassKind, Policy, Rotation
+from tethercache.cache import Policy, Rotation
 from tethercache.policies import POLICIES
 from tethercache.rollout import Plan
 
 LONG = Plan(33)
-CONTEXT = Pass(PassKind.CONTEXT, step=0, first=False)
-SPECS = [*POLICIES, "fifo:positions=absolute", "sink:positions=absolute"]
+BASES = [name for name in POLICIES if not POLICIES[name].wraps]
+WRAPPERS = [name for name in POLICIES if POLICIES[name].wraps]
+SPECS = [
+    *BASES,
+    "fifo:positions=absolute",
+    "sink:positions=absolute",
+    "ema-sink:window=10,alpha=0.5",
+    *(f"{base} + {wrapper}" for wrapper in WRAPPERS for base in BASES),
+]
 
 
 @pytest.fixture(params=SPECS)
@@ -27,9 +34,10 @@ def policy(request: pytest.FixtureRequest) -> Policy:
 
 
 def waived(policy: Policy, invariant: str) -> None:
-    name = POLICIES.spec(policy).partition(":")[0]
-    if reason := POLICIES[name].waives.get(invariant):
-        pytest.skip(f"{name} waives {invariant}: {reason}")
+    for part in POLICIES.spec(policy).split(" + "):
+        name = part.partition(":")[0]
+        if reason := POLICIES[name].waives.get(invariant):
+            pytest.skip(f"{name} waives {invariant}: {reason}")
 
 
 def test_the_sink_is_bit_unchanged_once_it_is_committed(policy: Policy) -> None:
@@ -60,7 +68,7 @@ def test_at_most_k_frames_are_read_unique_and_ordered_by_position(policy: Policy
             assert len(index.unique()) == layer.readable
             assert index.min() >= 0
             assert index.max() == session.committed() - 1
-            position = policy.read(layer, CONTEXT).position[0]
+            position = policy.place(layer)[0]
             assert torch.equal(position.argsort(), index.argsort())
 
     latents_of(policy, LONG, watch=watch)

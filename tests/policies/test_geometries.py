@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.policies.runs import LATENT_SIZE, latents_of, naive_latents
 from tethercache.backbones import Session
+from tethercache.cache import Bank
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
 from tethercache.rollout import Plan
@@ -62,17 +65,19 @@ def test_tethercache_equals_the_naive_oracle_or_refuses(case: tuple[Plan, Tether
     plan.check(policy)
     gaps = []
 
+    def told(event: str, bank: Bank, facts: Mapping[str, Any]) -> None:
+        if event == "recall":
+            best = facts["score"][0].sort(descending=True).values
+            gaps.append((best[policy.memory - 1] - best[policy.memory]).item())
+
     def watch(session: Session) -> None:
         for layer in session.caches():
             assert layer.readable <= policy.budget
             index = layer.frame_index[0, : layer.readable]
             assert len(index.unique()) == layer.readable
-            if layer.admission is not None:
-                best = layer.admission.score[0].sort(descending=True).values
-                gaps.append((best[policy.memory - 1] - best[policy.memory]).item())
 
     prefix = _prefix(plan)
-    ours = latents_of(policy, plan, prefix=prefix, watch=watch)
+    ours = latents_of(policy, plan, prefix=prefix, watch=watch, told=told)
     if gaps and min(gaps) < 1e-6:
         return  # a near-tie, which rounding may decide either way
     naive = naive_latents(plan, "tethercache", prefix=prefix, **dataclasses.asdict(policy))

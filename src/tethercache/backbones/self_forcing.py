@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from tethercache.arguments import whole_number
 from tethercache.backbones.patching import override
-from tethercache.cache import LayerCache, Pass, PassKind, Policy, Rope
+from tethercache.cache import Bank, Pass, PassKind, Policy, Rope
 from tethercache.cache.attention import attend
 from tethercache.errors import SessionError
 from tethercache.policies import as_policy
@@ -39,7 +39,7 @@ from tethercache.policies import as_policy
 class _Video:
     """The video in progress: what is committed, and the chunk that is open."""
 
-    layers: list[LayerCache]
+    layers: list[Bank]
     committed: int = 0
     start: int = -1
     frames: int = 0
@@ -61,7 +61,7 @@ class PipelineSession:
         self._blocks = len(pipeline.generator.model.blocks)
         self._video = self._new_video()
 
-    def caches(self) -> list[LayerCache]:
+    def caches(self) -> list[Bank]:
         """The layer caches of the video in progress, first block first."""
         return self._video.layers
 
@@ -111,7 +111,7 @@ class PipelineSession:
         prefix = video.calls == 0 and not bool(timestep.any())
         commits = prefix or video.calls == self._steps
         kind = PassKind.CONTEXT if commits else PassKind.DENOISING
-        video.current = Pass(kind, video.calls, first=video.calls == 0)
+        video.current = Pass(kind, video.calls, self._steps)
         video.frames = frames
         video.level = level
         video.calls += 1
@@ -136,8 +136,9 @@ class PipelineSession:
         )
 
     def _new_video(self) -> _Video:
-        staging = self.policy.staging(self._chunk_size)
-        return _Video([LayerCache(self.policy.budget, staging, i) for i in range(self._blocks)])
+        hidden = self.policy.reserve(self._chunk_size)
+        shared: dict[str, Tensor] = {}
+        return _Video([Bank(self.policy.budget, hidden, i, shared) for i in range(self._blocks)])
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def attach(
             were mapped from a file lie in memory, see `alignment`.
         policy: a cache policy, for example `TetherCache()`, or its spec. Or a session that was
             attached to this transformer before: it goes on, with the settings that it has.
-        chunk_size: the largest chunk after the first, in latent frames. It sizes the staging slots;
+        chunk_size: the largest chunk after the first, in latent frames. It sizes the reserve;
             without it they are as many as the policy could ever need.
         keep_rotated: keep readable keys a second time, as attention reads them. Without it they are
             rotated in every pass, which takes time and saves a third of the cache.

@@ -57,7 +57,7 @@ class BareSession:
         self._discarding = False
 
     @contextmanager
-    def chunk(self, frames: int) -> Iterator[None]:
+    def chunk(self, frames: int, steps: int | None = None) -> Iterator[None]:
         """The next chunk of `frames` latent frames; all must have the same number."""
         if self._frames not in (0, frames):
             raise ValueError(f"a bare transformer takes chunks of {self._frames}, not {frames}")

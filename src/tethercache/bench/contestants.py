@@ -20,7 +20,7 @@ from tethercache.bench import bare
 from tethercache.bench.bare import attach_bare
 from tethercache.bench.cases import Model
 from tethercache.bench.meters import Clock, Memory, Span, Timeline
-from tethercache.cache import LayerCache, Policy, Rope, Rotation, attention, call
+from tethercache.cache import Bank, Policy, Rope, Rotation, attention, call
 from tethercache.cache.call import Call
 from tethercache.rollout import CounterNoise, Plan, rollout
 from tethercache.video import StreamingDecoder
@@ -172,16 +172,16 @@ class Contestant:
             (*through, f"{CACHE}: rest"),
             (attention, "dispatch_attention_fn", TRANSFORMER),
             (bare, "dispatch_attention_fn", TRANSFORMER),
-            *((LayerCache, name, f"{CACHE}: {name}") for name in ("write", "commit", "set_aside")),
-            (LayerCache, "write_values", f"{CACHE}: write"),
+            *((Bank, name, f"{CACHE}: {name}") for name in ("write", "measure", "hide", "recall")),
+            (Bank, "write_values", f"{CACHE}: write"),
             *(
                 (kind, at, f"{CACHE}: rotate")
                 for kind, at in ((Rotation, "__call__"), (Rope, "at"))
             ),
-            (LayerCache, "rotate", f"{CACHE}: rotate"),
+            (Bank, "rotate_into", f"{CACHE}: rotate"),
         ]
         if self.policy is not None:
-            acts = ("make_room", "settle", "read")
+            acts = ("open", "commit", "place", "see")
             phases += [(type(self.policy), act, f"{CACHE}: {act}") for act in acts]
         with ExitStack() as undo:
             for owner, name, phase in phases:

@@ -1,19 +1,40 @@
-"""The cache: tensors and the policy contract; `attention` joins them to a backbone."""
+"""The cache: banks of frames and the policy contract; `attention` joins them to a backbone."""
 
-from tethercache.cache.layer_cache import EMPTY, Admission, FrameStats, LayerCache
-from tethercache.cache.policy import Pass, PassKind, Policy, Read, Room
+from tethercache.cache.bank import Bank
+from tethercache.cache.policy import (
+    Cut,
+    Event,
+    Forget,
+    Fused,
+    Pass,
+    PassKind,
+    Pin,
+    Policy,
+    Switch,
+    View,
+    Wrapper,
+)
 from tethercache.cache.rope import Rope, Rotation
+from tethercache.cache.slots import Slots
+from tethercache.cache.stats import FrameStats
+from tethercache.cache.store import EMPTY
 
 __all__ = [
     "EMPTY",
-    "Admission",
+    "Bank",
+    "Cut",
+    "Event",
+    "Forget",
     "FrameStats",
-    "LayerCache",
+    "Fused",
     "Pass",
     "PassKind",
+    "Pin",
     "Policy",
-    "Read",
-    "Room",
     "Rope",
     "Rotation",
+    "Slots",
+    "Switch",
+    "View",
+    "Wrapper",
 ]

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from tethercache.cache.attention import attend, remember
-from tethercache.cache.layer_cache import LayerCache
+from tethercache.cache.bank import Bank
 from tethercache.cache.policy import Pass, Policy
 from tethercache.cache.rope import Rope
 from tethercache.errors import SessionError
@@ -66,7 +66,7 @@ class Call:
     pass_: Pass
     frames: int
     rope: Rope
-    caches: list[LayerCache]
+    caches: list[Bank]
     prompt: PromptMemory
     backend: str | None = None
     discarding: bool = False
@@ -92,7 +92,8 @@ class Call:
         Returns:
             The attention output, or None if it is not needed.
         """
-        chunk = (self.caches[layer], self.policy, self.pass_, query, key, value)
+        pass_ = replace(self.pass_, layer=layer, layers=len(self.caches))
+        chunk = (self.caches[layer], self.policy, pass_, query, key, value)
         if self.discards(layer):
             remember(*chunk, frames=self.frames, rope=self.rope)
             return None
@@ -112,6 +113,7 @@ class Call:
         known = self.prompt.layers[layer]
         if known is None:
             known = self.prompt.layers[layer] = project()
+            self.caches[layer].text = known[0]
         return known
 
     def begin(self) -> None:

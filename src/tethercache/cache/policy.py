@@ -1,29 +1,34 @@
-"""The contract between a cache and the policy that decides what it remembers.
+"""The contract between a bank of frames and the policy that decides what it remembers.
 
 A policy is a frozen dataclass: its fields are its configuration, its command-line spec and the
 record of a run. It keeps no state and sees no model: everything it may look at or change is a
-`LayerCache`. For every chunk of latent frames it is asked, layer by layer:
+`Bank`, one a layer. For every chunk of latent frames it is asked, layer by layer:
 
-1. `make_room`, before the first pass: which slots the new frames take, and what becomes of the
-   frames that were there;
-2. `settle`, in the context pass and before its attention: what becomes of frames that it set aside,
-   given the queries of the clean chunk;
-3. `read`, for every pass: where in time each readable frame stands, which of them are seen, and
-   with which additive bias.
+* `open`, before the chunk's first pass: which slots the new frames take, and what becomes of the
+  frames that were there;
+* `commit`, in the context pass and before its attention, when the clean chunk is written and
+  measured: what becomes of hidden frames, now that `bank.query` holds the chunk's queries;
+* `place`, after each of these: where in time each readable frame stands;
+* `see`, for every pass: which readable frames it sees, and with which bias.
 
-The methods run inside the transformer's forward pass: they use fixed shapes and never wait for the
+Between two chunks it is told of events: `on`. What `open`, `commit` and `on` change, they change
+through the verbs of the bank; `place` and `see` change nothing.
+
+All of this runs inside the transformer's forward pass: it uses fixed shapes and never waits for the
 device (no `.item()`, no `bool(tensor)`). What depends on sizes alone is decided on host integers.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from torch import Tensor
 
-from tethercache.cache.layer_cache import LayerCache
+from tethercache.cache.bank import Bank
+from tethercache.cache.slots import Slots
 
 
 class PassKind(Enum):
@@ -35,17 +40,26 @@ class PassKind(Enum):
 
 @dataclass(frozen=True)
 class Pass:
-    """One model call on a chunk.
+    """One model call on a chunk, as one layer sees it.
 
     Attributes:
         kind: denoising pass, or the context pass that commits the chunk.
         step: index of the denoising step; for the context pass the number of steps before it.
-        first: whether this is the chunk's first call, so that the chunk needs room.
+        steps: how many denoising steps the chunk has; None if the caller did not say.
+        layer: number of the block.
+        layers: how many blocks there are.
     """
 
     kind: PassKind
     step: int
-    first: bool
+    steps: int | None = None
+    layer: int = 0
+    layers: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the chunk's first pass, so that the chunk needs slots."""
+        return self.step == 0
 
     @property
     def commits(self) -> bool:
@@ -54,32 +68,67 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Room:
-    """Where a new chunk goes.
+class View:
+    """What a pass sees.
 
     Attributes:
-        slots: the slots of the chunk's frames `[B, chunk]`.
-        moved: readable slots whose position changes by this, the chunk's own among them; None if no
-            other frame moves.
+        slots: the readable slots that it sees, the chunk's own among them; None for all.
+        bias: number added to the attention logits of readable slots; a tensor that broadcasts to
+            `[B, H, readable, T]`, so that it may differ by frame, head and token. None for none.
     """
 
-    slots: Tensor
-    moved: range | None = None
+    slots: Slots | None = None
+    bias: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Read:
-    """How a pass reads the cache.
+class Fused:
+    """Several views, each attended to by itself, whose outputs become one.
 
     Attributes:
-        position: time position of every readable slot, int64 `[B, readable]`.
-        visible: the slots that this pass sees `[B, F]`, the chunk's own among them; None for all.
-        bias: number added to the attention logits of each readable slot `[B, readable]`, or None.
+        views: what is seen.
+        fuse: takes the outputs of all views, `[B, L, H, D]` each, and returns one of that shape.
     """
 
-    position: Tensor
-    visible: Tensor | None = None
-    bias: Tensor | None = None
+    views: tuple[View, ...]
+    fuse: Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Keep the latent frames `start..stop-1` in memory, within the budget."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Let no pass see the latent frames `start..stop-1` again."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Switch:
+    """The prompt changes with the next chunk."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The next chunk begins a new shot.
+
+    Attributes:
+        newest: frames that stay beside the sink.
+        jump: temporal positions between the frames before the cut and those behind it.
+    """
+
+    newest: int
+    jump: int
+
+
+Event = Pin | Forget | Switch | Cut
 
 
 @dataclass(frozen=True)
@@ -94,15 +143,20 @@ class Policy(ABC):
     @property
     @abstractmethod
     def sink_size(self) -> int:
-        """S: the number of first frames that are never changed or dropped."""
+        """S: the number of first frames that never leave."""
+
+    @property
+    def recent_size(self) -> int:
+        """R: the number of newest frames that are kept for their age alone, the chunk included."""
+        return self.budget - self.sink_size
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether the policy uses `LayerCache.stats`; else they are not taken."""
+        """Whether the policy uses `Bank.stats`; else they are not taken."""
         return True
 
-    def staging(self, chunk: int | None = None) -> int:
-        """The number of staging slots the policy needs, in frames.
+    def reserve(self, chunk: int | None = None) -> int:
+        """The number of hidden frames for which the policy needs slots.
 
         Args:
             chunk: the largest chunk after the first; None: the largest that the policy serves.
@@ -116,19 +170,114 @@ class Policy(ABC):
         Once the budget is full, the answer depends on `frames` alone.
         """
 
-    @abstractmethod
-    def make_room(self, cache: LayerCache, frames: int) -> Room:
-        """Choose the slots of the next `frames` latent frames and set aside what leaves them."""
-
-    def settle(self, cache: LayerCache, query: Tensor) -> range | None:
-        """Decide about the frames set aside; returns the slots that may have changed, if any.
+    def smaller(self, chunk: int) -> Iterator[Policy]:
+        """The same policy with ever fewer frames, for where memory is short.
 
         Args:
-            cache: the layer's cache; the clean chunk is already written and measured.
-            query: unrotated queries of the context pass `[B, L, H, D]`.
+            chunk: latent frames in a chunk, by which the budget falls.
         """
-        return None
+        return iter(())
 
     @abstractmethod
-    def read(self, cache: LayerCache, pass_: Pass) -> Read:
-        """Say how `pass_` reads the cache."""
+    def open(self, bank: Bank, frames: int) -> Slots:
+        """Choose the slots of the next `frames` latent frames and see to what leaves them."""
+
+    def commit(self, bank: Bank) -> None:
+        """Decide about hidden frames, now that the clean chunk is written and measured."""
+        return
+
+    def on(self, bank: Bank, event: Event) -> None:
+        """React to an event between two chunks.
+
+        By default frames are pinned and forgotten as the bank does it, a prompt switch changes
+        nothing, and a cut keeps the sink and the newest frames alone.
+        """
+        match event:
+            case Pin(start, stop):
+                bank.pin(start, stop)
+            case Forget(start, stop):
+                bank.forget(start, stop)
+            case Cut(newest, jump):
+                sink = bank.slots(0, min(self.sink_size, bank.readable))
+                others = bank.slots(len(sink), bank.readable)
+                bank.keep(sink + bank.newest(newest, among=others))
+                bank.release()
+                bank.jump(jump)
+
+    def place(self, bank: Bank) -> Tensor:
+        """Temporal position of each readable slot, int64 `[B, readable]`; by default its age.
+
+        `bank.age()` and `bank.index()` themselves cost nothing. Any other tensor is right too, but
+        has all readable keys rotated each time.
+        """
+        return bank.age()
+
+    def see(self, bank: Bank, pass_: Pass) -> View | Fused:
+        """What `pass_` sees; by default all readable frames, without a bias."""
+        return View()
+
+
+@dataclass(frozen=True)
+class Wrapper(Policy):
+    """Changes some of what another policy does; the rest is left to it.
+
+    Its spec comes behind that of the other policy: `tethercache:alpha=0.2 + commit-read:newest=6`.
+
+    Args:
+        of: the policy that it changes.
+    """
+
+    of: Policy
+
+    @property
+    def budget(self) -> int:
+        """That of the policy inside, as everything here."""
+        return self.of.budget
+
+    @property
+    def sink_size(self) -> int:
+        """S, the sink."""
+        return self.of.sink_size
+
+    @property
+    def recent_size(self) -> int:
+        """R, the newest frames."""
+        return self.of.recent_size
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether statistics are used."""
+        return self.of.needs_statistics
+
+    def reserve(self, chunk: int | None = None) -> int:
+        """Slots of hidden frames."""
+        return self.of.reserve(chunk)
+
+    def check_chunk(self, committed: int, frames: int) -> None:
+        """Whether the chunk can be served."""
+        self.of.check_chunk(committed, frames)
+
+    def smaller(self, chunk: int) -> Iterator[Policy]:
+        """The same wrapper around smaller policies."""
+        for policy in self.of.smaller(chunk):
+            yield replace(self, of=policy)
+
+    def open(self, bank: Bank, frames: int) -> Slots:
+        """Slots of a new chunk."""
+        return self.of.open(bank, frames)
+
+    def commit(self, bank: Bank) -> None:
+        """What becomes of hidden frames."""
+        self.of.commit(bank)
+
+    def on(self, bank: Bank, event: Event) -> None:
+        """React to an event."""
+        self.of.on(bank, event)
+
+    def place(self, bank: Bank) -> Tensor:
+        """Positions in time."""
+        return self.of.place(bank)
+
+    def see(self, bank: Bank, pass_: Pass) -> View | Fused:
+        """What a pass sees."""
+        return self.of.see(bank, pass_)

@@ -73,11 +73,17 @@ class Rope:
         space_angles = torch.cat((row_angles, column_angles), dim=-1).flatten(0, 1)  # [T, pairs]
         self._space = _turn(space_angles)
 
-    def at(self, position: Tensor) -> Rotation:
-        """The rotation of frames that stand at time `position`, an integer tensor `[B, F]`."""
+    def at(self, position: Tensor, cell: Tensor | None = None) -> Rotation:
+        """The rotation of frames that stand at time `position`, an integer tensor `[B, F]`.
+
+        Args:
+            position: place in time of each frame.
+            cell: place of each token in the grid, row by row, integer `[B, F, T]`; None: in order.
+        """
         time = _turn(position.to(_ANGLE)[..., None] * self._time)  # [B, F, time pairs]
         lead = (*position.shape, self._space.shape[0])
-        turn = (time[:, :, None].expand(*lead, -1), self._space.expand(*lead, -1))
+        space = self._space if cell is None else self._space[cell]
+        turn = (time[:, :, None].expand(*lead, -1), space.expand(*lead, -1))
         return Rotation(torch.cat(turn, dim=-1)[:, :, :, None])
 
 

@@ -78,7 +78,7 @@ def _abilities(device: str, free: int | None) -> list[str]:
                 dataclasses.replace(WAN_1_3B, chunk=chunk),
                 free or 0,
                 budget=policy.budget,
-                staging=policy.staging(chunk),
+                staging=policy.reserve(chunk),
                 element=BYTES[number_format],
                 reserve=reserve,
                 offload=device != "cpu",

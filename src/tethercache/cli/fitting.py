@@ -107,7 +107,7 @@ def check_memory(
             sizes,
             limit,
             budget=policy.budget,
-            staging=policy.staging(chunk),
+            staging=policy.reserve(chunk),
             element=element,
             reserve=reserve,
             offload=device != "cpu",

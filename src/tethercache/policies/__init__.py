@@ -29,6 +29,18 @@ POLICIES: Registry[Policy] = Registry(
             preset={"sink": 3},
             source="StreamingLLM, arXiv 2309.17453",
         ),
+        "ema-sink": Entry(
+            "tethercache.policies.ema_sink:EmaSink",
+            "a window whose sink absorbs what leaves it",
+            source="Reward Forcing",
+            waives={"sink": "its sink is a moving average"},
+        ),
+        "commit-read": Entry(
+            "tethercache.policies.commit_read:CommitRead",
+            "the same memory, but the context pass reads only the newest frames of it",
+            source="Commit Forcing",
+            wraps=True,
+        ),
     },
 )
 

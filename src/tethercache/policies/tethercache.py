@@ -19,13 +19,13 @@ over the batch (a bug, section 8 of the reference).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from tethercache.arguments import number, positive, whole_number
-from tethercache.cache import Admission, LayerCache, Pass, Policy, Read, Room
+from tethercache.cache import Bank, FrameStats, Policy, Slots
 from tethercache.policies import grab, tame
 
 
@@ -67,8 +67,13 @@ class TetherCache(Policy):
         """S, the sink."""
         return self.sink
 
-    def staging(self, chunk: int | None = None) -> int:
-        """A chunk's worth of frames waits between its first pass and its context pass."""
+    @property
+    def recent_size(self) -> int:
+        """R, the newest frames."""
+        return self.recent
+
+    def reserve(self, chunk: int | None = None) -> int:
+        """A chunk's worth of frames is hidden between its first pass and its context pass."""
         return (self.recent if chunk is None else min(chunk, self.recent)) if self.memory else 0
 
     def check_chunk(self, committed: int, frames: int) -> None:
@@ -83,70 +88,42 @@ class TetherCache(Policy):
                 f"{committed + frames} would do"
             )
 
-    def make_room(self, cache: LayerCache, frames: int) -> Room:
-        """Append while there is room; then set the oldest recent frames aside."""
-        if cache.readable < self.budget:
-            return Room(cache.grow(frames))
-        recent = range(self.sink + self.memory, self.budget)
-        leaving = cache.oldest_first(recent.start, recent.stop)[:, :frames]
+    def smaller(self, chunk: int) -> Iterator[TetherCache]:
+        """Smaller memories."""
+        for memory in range(self.memory - chunk, 0, -chunk):
+            yield replace(self, memory=memory)
+
+    def open(self, bank: Bank, frames: int) -> Slots:
+        """Append while there is room; then hide the oldest recent frames and take their slots."""
+        if not bank.full:
+            return bank.take(frames)
+        # a pinned frame may leave here: it is sure to be recalled
+        leaving = bank.oldest(frames, since=self.sink + self.memory, spare_pinned=not self.memory)
         if self.memory:
-            cache.set_aside(leaving)
-        return Room(slots=leaving, moved=recent)
+            bank.hide(leaving)
+        return leaving
 
-    def settle(self, cache: LayerCache, query: Tensor) -> range | None:
-        """Let the frames set aside compete with the memory; write the winners over the losers."""
-        if not cache.staged:
-            return None
-        trusted_end, first = self.sink + self.memory, self.budget
-        members = cache.slots(self.sink, trusted_end)
-        staged = cache.slots(first, first + cache.staged)
-        target = _places(members, staged, self._select(cache, query))
-        trusted = tame.pool(cache.stats.between(0, trusted_end))
-        for start, stop in cache.staged_groups():
-            frames, own = cache.frames[:, :, start:stop], cache.stats.between(start, stop)
-            edited, after = tame.align(frames, own, trusted, self.tau)
-            # a frame that was not admitted is edited where it stands, and forgotten below
-            there = target[:, start - first : stop - first]
-            cache.frames[:, cache.rows, there] = edited
-            cache.note(there, after)
-        cache.relabel(staged, target)
-        cache.empty_staging()
-        return range(self.sink, trusted_end)
+    def commit(self, bank: Bank) -> None:
+        """Let the hidden frames compete with the memory; write the winners over the losers."""
+        if not bank.hidden:
+            return
+        members, hidden = bank.slots(self.sink, self.sink + self.memory), bank.waiting()
+        trusted = tame.pool(bank.stats.between(0, self.sink + self.memory))
 
-    def read(self, cache: LayerCache, pass_: Pass) -> Read:
-        """All readable frames at their ranks in time."""
-        return Read(position=cache.rank())
+        def edit(frames: Tensor, own: FrameStats) -> tuple[Tensor, FrameStats]:
+            return tame.align(frames, own, trusted, self.tau)
 
-    def _select(self, cache: LayerCache, query: Tensor) -> Tensor:
-        """GRAB over members, then staged frames; records the decision in `cache.admission`."""
-        members = slice(self.sink, self.sink + self.memory)
-        staged = slice(self.budget, self.budget + cache.staged)
-        index, keys = (
-            torch.cat((known[:, members], known[:, staged]), dim=1)
-            for known in (cache.frame_index, cache.stats.mean[0])
-        )
-        mass = grab.attention_mass(query.float().mean(dim=1), keys, self.temperature)
+        bank.recall(members, hidden, self._select(bank, members + hidden), edit)
+        bank.release()
+
+    def _select(self, bank: Bank, candidates: Slots) -> Tensor:
+        """GRAB over members, then hidden frames: who stays, bool `[B, len(candidates)]`."""
+        assert bank.query is not None
+        index = bank.frame_index.gather(1, candidates.index)
+        keys = bank.stats.mean[0][bank.rows, candidates.index]
+        mass = grab.attention_mass(bank.query.float().mean(dim=1), keys, self.temperature)
         diversity = grab.temporal_diversity(mass, index)
         score = grab.balance(mass, diversity, self.alpha)
-        keep = grab.keep_best(score, self.memory)
-        cache.admission = Admission(index, mass, diversity, score, keep)
+        keep = grab.keep_best(bank.prefer(score, candidates), self.memory)
+        bank.tell("recall", index=index, mass=mass, diversity=diversity, score=score, keep=keep)
         return keep
-
-
-def _places(members: Tensor, staged: Tensor, keep: Tensor) -> Tensor:
-    """Where each staged frame goes: to a dropped member's slot if it is kept, else it stays.
-
-    The shape is fixed whatever the decision: the i-th admitted frame takes the i-th freed slot.
-
-    Args:
-        members: memory slots `[B, M]`.
-        staged: staging slots `[B, F]`.
-        keep: decision over members, then staged frames, bool `[B, M + F]`.
-
-    Returns:
-        Target slots `[B, F]`.
-    """
-    kept, admitted = keep.split((members.shape[1], staged.shape[1]), dim=1)
-    freed_first = members.gather(1, kept.to(torch.int8).argsort(dim=1, stable=True))
-    turn = (admitted.cumsum(dim=1) - 1).clamp(min=0)
-    return torch.where(admitted, freed_first.gather(1, turn), staged)

@@ -8,13 +8,14 @@ positions a frame keeps its global index, as in the original Self-Forcing code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
+from torch import Tensor
 
 from tethercache.arguments import one_of, whole_number
-from tethercache.cache import LayerCache, Pass, Policy, Read, Room
+from tethercache.cache import Bank, Policy, Slots
 
 
 @dataclass(frozen=True)
@@ -60,21 +61,24 @@ class Window(Policy):
                 f"`window` ({self.window}) must be at least `sink` ({self.sink}) + chunk ({frames})"
             )
 
-    def make_room(self, cache: LayerCache, frames: int) -> Room:
-        """Use free slots first, then those of the oldest frames behind the sink."""
-        before = cache.readable
-        overflow = max(0, before + frames - self.window)
-        fresh = cache.grow(frames - overflow)
-        if not overflow:
-            return Room(fresh)
-        leaving = cache.oldest_first(self.sink, before)[:, :overflow]
-        return Room(
-            slots=torch.cat((leaving, fresh), dim=1),
-            moved=range(self.sink, self.window) if self.positions == "relative" else None,
-        )
+    def smaller(self, chunk: int) -> Iterator[Window]:
+        """Shorter windows, as long as sink and chunk fit."""
+        for window in range(self.window - chunk, self.sink + chunk - 1, -chunk):
+            yield replace(self, window=window)
 
-    def read(self, cache: LayerCache, pass_: Pass) -> Read:
-        """All frames, at their ranks or at their global indices."""
-        if self.positions == "relative":
-            return Read(position=cache.rank())
-        return Read(position=cache.frame_index[:, : cache.readable])
+    def open(self, bank: Bank, frames: int) -> Slots:
+        """Use free slots first, then those of the oldest frames behind the sink."""
+        overflow = max(0, bank.readable + frames - self.window)
+        if not overflow:
+            return bank.take(frames)
+        leaving = bank.oldest(overflow, since=self.sink)
+        self.leave(bank, leaving)
+        return leaving + bank.take(frames - overflow)
+
+    def leave(self, bank: Bank, frames: Slots) -> None:
+        """What becomes of frames before their slots are overwritten: here nothing."""
+        return
+
+    def place(self, bank: Bank) -> Tensor:
+        """Ranks in time, or global indices."""
+        return bank.age() if self.positions == "relative" else bank.index()

@@ -64,7 +64,7 @@ def rollout(
 
     for chunk in plan:
         shape = (channels, chunk.frames, *latent_size)
-        with session.chunk(chunk.frames):
+        with session.chunk(chunk.frames, None if chunk.generated is None else len(steps)):
             if chunk.generated is None:
                 assert prefix is not None
                 latents = prefix[:, :, chunk.start : chunk.start + chunk.frames].to(device, dtype)
