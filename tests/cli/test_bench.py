@@ -32,6 +32,7 @@ def bench(*arguments: object) -> int:
         (["--threads", "0"], "--threads (0) must be at least 1"),
         (["--threads", "100000"], "--threads (100000) must be at most 512"),
         (["--output", "nowhere/speed.json"], "must lie in a folder that exists"),
+        (["--output", "."], "--output (.) must be a file"),
         (["--attention", "none"], "`attention` (none) must be auto, native"),
         (["--device", "nonsense"], "--device nonsense cannot be used here"),
         (["--policy", "tethercache", "--policy", "fifo:window=12"], "compared at the same K"),

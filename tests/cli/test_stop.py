@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,9 +10,12 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
 from tethercache.cli import stop
+from tethercache.video import VideoWriter
 
 # a command that waits for its signal where the test wants it
 WAITING = """
@@ -94,6 +98,31 @@ def test_a_thread_that_still_works_does_not_crash_the_end(tmp_path: Path) -> Non
     started = time.monotonic()
     assert interrupted(tmp_path, body, signal.SIGINT) == (130, "", "error: interrupted\n")
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_processes_of_eval_without_a_word_of_theirs(tmp_path: Path) -> None:
+    """A terminal sends it to all of them."""
+    frames = np.random.default_rng(0).integers(0, 256, (160, 256, 256, 3), dtype=np.uint8)
+    for name in ("a.mp4", "b.mp4"):
+        with VideoWriter(tmp_path / name, fps=16, width=256, height=256) as writer:
+            writer.write(frames)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tethercache", "eval", ".", "--jobs", "2", "--every", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    family = psutil.Process(process.pid)
+    while process.poll() is None and len(family.children()) < 3:  # one keeps the semaphores
+        time.sleep(0.05)
+    children = family.children()
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err.strip()) == (130, "", "error: interrupted")
+    assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
 def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:

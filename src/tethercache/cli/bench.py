@@ -94,6 +94,8 @@ def bench(
     check_threads(threads)
     if output is not None and not output.parent.is_dir():
         raise ValueError(f"--output ({output}) must lie in a folder that exists")
+    if output is not None and output.exists() and not output.is_file():
+        raise ValueError(f"--output ({output}) must be a file, not a folder or a device")
     Execution(attention=attention, compile=compiled)
     for spec in policies:
         POLICIES.parse(spec)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from tethercache.cli.device import free_memory, pick_device
 from tethercache.cli.failures import Debug
@@ -19,6 +20,7 @@ from tethercache.cli.models import missing_files
 from tethercache.evaluation.vbench.weights import WEIGHTS, missing_weights
 from tethercache.models import BASE, PRESETS, SHIPPED, base_lacks
 from tethercache.policies import POLICIES
+from tethercache.text import printable
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "av", "peft")
 _HEAD_DIM = 128  # of Wan2.1-T2V-1.3B, which every preset is a fine-tuning of
@@ -35,7 +37,7 @@ def doctor(
     console = Console(highlight=False, soft_wrap=True)
 
     def row(key: str, value: str) -> None:
-        console.print(f"[bold]{key:10}[/] {value}")
+        console.print(f"[bold]{key:10}[/] {escape(printable(value))}")
 
     installed = [f"{name} {_version(name)}" for name in _LIBRARIES if _version(name)]
     row("versions", f"tethercache {_version('tethercache')}, Python {platform.python_version()}")

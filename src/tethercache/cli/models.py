@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tethercache.cli.failures import Debug
@@ -23,6 +24,7 @@ from tethercache.models import (
     present,
     read_settings,
 )
+from tethercache.text import printable
 
 app = typer.Typer(help="Known models, their files, and conversion.", no_args_is_help=True)
 
@@ -115,7 +117,7 @@ def show(
     if model.path is not None:
         rows += _words(model.path / "tokenizer" / "tokenizer.json")
     for key, value in rows:
-        console.print(f"[bold]{key:9}[/] {value}")
+        console.print(f"[bold]{key:9}[/] {escape(printable(value))}")
 
 
 @app.command()
@@ -156,7 +158,7 @@ def convert(
         **({"shift": preset.shift} if preset is not None else {}),
     )
     size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
-    print(f"{made}: {size / 1e9:.2f} GB; use it with --model {made}")
+    print(printable(f"{made}: {size / 1e9:.2f} GB; use it with --model {made}"))
 
 
 def _settings_rows(settings: Settings, policy: str) -> list[tuple[str, str]]:

@@ -131,8 +131,10 @@ def _end() -> NoReturn:
     """End this process now, and those that it has started."""
     _say()
     if "multiprocessing" in sys.modules:
-        from multiprocessing import active_children
+        from multiprocessing import active_children, util
 
         for child in active_children():
             child.kill()
+        # else its helper process complains of what was not cleaned up
+        util._exit_function()  # type: ignore[attr-defined]
     os._exit(128 + _State.signal)

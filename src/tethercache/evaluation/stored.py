@@ -10,10 +10,12 @@ import json
 import logging
 import math
 import os
+import signal
 import types
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -93,7 +95,8 @@ def _in_processes(
     with ProcessPoolExecutor(
         min(jobs, len(inputs)), mp_context=get_context("spawn"), initializer=_one_thread
     ) as pool:
-        futures = {pool.submit(_outcome, each, options, store): each for each in inputs}
+        with _no_ctrl_c():
+            futures = {pool.submit(_outcome, each, options, store): each for each in inputs}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -108,6 +111,22 @@ def _alone(each: Input, options: Options, store: Path | None) -> Outcome:
         return outcome
     except BrokenProcessPool:
         return _skipped(each, "ended the process that measured it")
+
+
+@contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """Let processes that are started in the block never see Ctrl-C: this one answers it.
+
+    If it comes in the block, it takes effect after it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _one_thread() -> None:
