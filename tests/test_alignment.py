@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.models.hub import toy_base, toy_checkpoint
 from tests.toys import toy_pipeline, toy_transformer
@@ -180,6 +182,9 @@ def test_what_is_aligned_is_not_copied() -> None:
     assert aligned(module.weight) is module.weight
     assert is_aligned(torch.empty(3, device="meta"))
     assert is_aligned(torch.eye(3).to_sparse())
+    with FakeTensorMode(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert is_aligned(torch.empty(3))
 
 
 def test_a_tensor_from_a_file_is_aligned(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 ALIGNMENT = 64
 """Bytes."""
@@ -22,8 +21,8 @@ def is_aligned(tensor: Tensor) -> bool:
     """Whether a tensor starts at a multiple of 64 bytes, or is none that computes on a CPU."""
     if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
         return True
-    # quantised tensors and their like hold others, and have no address of their own
-    return is_traceable_wrapper_subclass(tensor) or tensor.data_ptr() % ALIGNMENT == 0
+    # subclasses, such as quantised or fake tensors, may have no address of their own
+    return type(tensor) not in (Tensor, nn.Parameter) or tensor.data_ptr() % ALIGNMENT == 0
 
 
 def aligned(tensor: Tensor) -> Tensor:
