@@ -3,6 +3,13 @@
 The caller's mistakes raise `ValueError`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 class TetherCacheError(RuntimeError):
     """Base of this project's own failures."""
@@ -33,7 +40,27 @@ class MissingToolError(TetherCacheError):
 
 
 class NotFiniteError(TetherCacheError):
-    """A model made numbers that are none (NaN or infinity); the message says where."""
+    """A model made numbers that are none.
+
+    Args:
+        model: which one.
+        where: in which of its results.
+        dtype: in which it computes.
+    """
+
+    def __init__(self, model: str, where: str, dtype: object) -> None:
+        message = f"the {model} made NaN or infinity in {where} (counted from 1)"
+        if str(dtype) == "torch.float16":
+            message += "; float16 ends at 65504, so try bfloat16 or float32"
+        super().__init__(message)
+
+    @classmethod
+    def check(cls, model: str, what: str, made: Tensor, axis: int) -> None:
+        """Raise unless all that a model has made is finite; `what` lies along an axis."""
+        finite = made.isfinite().movedim(axis, 0).flatten(1).all(dim=1)
+        for number, good in enumerate(finite.tolist(), 1):
+            if not good:
+                raise cls(model, f"{what} {number}", made.dtype)
 
 
 class SessionError(RuntimeError):

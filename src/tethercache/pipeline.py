@@ -32,6 +32,7 @@ from tethercache.backbones.lora import merge_lora, read_lora, require_peft
 from tethercache.backbones.weights import load_transformer, not_finite
 from tethercache.cache import Policy
 from tethercache.conditioning import cut_off, encode_prompts, unknown_words
+from tethercache.errors import NotFiniteError
 from tethercache.execution import (
     ATTENTION,
     Execution,
@@ -228,6 +229,9 @@ class CausalVideoPipeline(DiffusionPipeline):
         """Text embeddings `[B, L_text, C_text]`, one prompt a sample.
 
         Warns of words that the model does not know, and of what a prompt has beyond its length.
+
+        Raises:
+            NotFiniteError: if the text encoder makes NaN or infinity.
         """
         length = self.config.max_sequence_length
         for prompt in dict.fromkeys(prompts):
@@ -236,7 +240,9 @@ class CausalVideoPipeline(DiffusionPipeline):
             if unread := cut_off(self.tokenizer, prompt, length=length):
                 logger.warning("the model reads %d tokens of a prompt, not: %s", length, unread)
         embeds = encode_prompts(self.tokenizer, self.text_encoder, prompts, length=length)
-        return embeds.to(self._execution_device, self.transformer.dtype)
+        embeds = embeds.to(self._execution_device, self.transformer.dtype)
+        NotFiniteError.check("text encoder", "prompt", embeds, axis=0)
+        return embeds
 
     @torch.no_grad()
     def stream_latents(
@@ -349,6 +355,7 @@ class CausalVideoPipeline(DiffusionPipeline):
         Raises:
             ValueError: see `check_inputs`.
             MissingToolError: if code is to be compiled and no compiler is there.
+            NotFiniteError: later, if a model makes NaN or infinity.
         """
         execution = Execution() if execution is None else execution
         inputs = self.check_inputs(

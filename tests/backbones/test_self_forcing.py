@@ -118,6 +118,100 @@ def test_an_interrupted_video_does_not_reach_into_the_next(
             assert torch.equal(run(pipeline, inputs, prefix=prefix), expected)
 
 
+class Loop:
+    """Calls of the generator one by one."""
+
+    def __init__(self, pipeline: Pipeline, inputs: dict[str, Tensor]) -> None:
+        self.pipeline, self.inputs = pipeline, inputs
+
+    def __call__(self, frame: int, timestep: float, *, frames: int = 3) -> Tensor:
+        tokens = self.inputs["noise"].shape[3] * self.inputs["noise"].shape[4] // 4
+        with torch.no_grad():
+            return self.pipeline.generator(
+                self.inputs["noise"][:, frame : frame + frames],
+                {"prompt_embeds": self.inputs["prompt_embeds"]},
+                torch.full((1, frames), float(timestep)),
+                kv_cache=[None] * 3,
+                current_start=frame * tokens,
+            )
+
+    def chunk(self, frame: int) -> Tensor:
+        flow = [self(frame, 1000 * sigma) for sigma in SIGMAS][-1]
+        self(frame, 0)
+        return flow
+
+    def failing(self, *arguments: float) -> None:
+        def fail(*_: object) -> None:
+            hook.remove()
+            raise KeyboardInterrupt
+
+        hook = self.pipeline.generator.model.blocks[1].register_forward_pre_hook(fail)
+        with pytest.raises(KeyboardInterrupt):
+            self(*arguments)
+
+
+@pytest.mark.parametrize("passes", range(5))
+@pytest.mark.parametrize("chunk", [0, 3])
+def test_a_call_that_failed_is_refused_again_or_made_exactly(
+    chunk: int, passes: int, pipeline: Pipeline, inputs: dict[str, Tensor]
+) -> None:
+    loop = Loop(pipeline, inputs)
+    timesteps = [*(1000 * sigma for sigma in SIGMAS), 0.0]
+    with attach_pipeline(pipeline, SMALL) as session:
+        first, expected = loop.chunk(0), loop.chunk(3)
+        if chunk:
+            assert torch.equal(loop.chunk(0), first)
+        for timestep in timesteps[:passes]:
+            loop(chunk, timestep)
+        loop.failing(chunk, timesteps[passes])
+        assert session.committed == chunk
+        if chunk == 0 and passes in (0, len(SIGMAS)):  # the start again, or clean latents first
+            for timestep in timesteps[passes:]:
+                loop(chunk, timestep)
+        else:
+            with pytest.raises(SessionError, match="failed half-way"):
+                loop(chunk, timesteps[passes])
+            assert torch.equal(loop.chunk(0), first)
+        assert torch.equal(loop.chunk(3), expected)
+
+
+def test_a_context_pass_that_failed_does_not_count(
+    pipeline: Pipeline, inputs: dict[str, Tensor]
+) -> None:
+    loop = Loop(pipeline, inputs)
+    with attach_pipeline(pipeline, SMALL) as session:
+        loop.chunk(0)
+        for sigma in SIGMAS:
+            loop(3, 1000 * sigma)
+        loop.failing(3, 0)
+        with pytest.raises(SessionError, match="failed half-way"):
+            loop(6, 1000)
+        assert session.committed == 3
+
+
+def test_a_pass_that_is_made_twice_is_refused(
+    pipeline: Pipeline, inputs: dict[str, Tensor]
+) -> None:
+    loop = Loop(pipeline, inputs)
+    with attach_pipeline(pipeline, SMALL):
+        loop.chunk(0)
+        loop(3, 1000)
+        with pytest.raises(SessionError, match="no pass can be made again"):
+            loop(3, 1000)
+
+
+def test_a_pipeline_is_attached_once(pipeline: Pipeline, inputs: dict[str, Tensor]) -> None:
+    with attach_pipeline(pipeline, SMALL):
+        with (
+            pytest.raises(SessionError, match="attached already"),
+            attach_pipeline(pipeline, SMALL),
+        ):
+            pass
+        run(pipeline, inputs)
+    with attach_pipeline(pipeline, SMALL):
+        run(pipeline, inputs)
+
+
 def test_calls_that_do_not_follow_raise(pipeline: Pipeline, inputs: dict[str, Tensor]) -> None:
     def call(frame: int, frames: int = 3, timestep: float = 1000.0) -> None:
         pipeline.generator(

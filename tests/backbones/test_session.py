@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from tests.policies.runs import TRANSFORMER, prompt
-from tethercache.backbones import SessionError, attach
+from tethercache.backbones import Session, SessionError, attach
 from tethercache.backbones.weights import diffusers_name
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
@@ -89,6 +92,139 @@ def test_a_session_with_a_failed_chunk_takes_no_more() -> None:
             raise ZeroDivisionError
         with pytest.raises(SessionError, match="attach again"), session.chunk(3):
             pass
+
+
+class OutOfMemory(RuntimeError):
+    pass
+
+
+def fail(kind: type[BaseException], *, after: bool = False) -> Callable[[], None]:
+    """Let the second block raise once; returns what calls it off."""
+
+    def raise_once(*_: object) -> None:
+        hook.remove()
+        raise kind
+
+    block = TRANSFORMER.blocks[1]
+    hook = (
+        block.register_forward_hook(raise_once)
+        if after
+        else block.register_forward_pre_hook(raise_once)
+    )
+    return hook.remove
+
+
+def declare(session: Session, which: str) -> contextlib.AbstractContextManager[None]:
+    return session.denoising_pass() if which == "denoising" else session.context_pass()
+
+
+@pytest.mark.parametrize("kind", [OutOfMemory, KeyboardInterrupt])
+@pytest.mark.parametrize("after", [False, True], ids=["before a block", "after the last"])
+@pytest.mark.parametrize("which", ["denoising", "context"])
+def test_a_model_call_that_fails_breaks_the_session_for_good(
+    kind: type[BaseException], after: bool, which: str
+) -> None:
+    def broken_chunk(session: Session) -> None:
+        with session.chunk(3):
+            fail(kind, after=after)
+            with pytest.raises(kind), declare(session, which):
+                call(latents())
+            for again in ("denoising", "context"):
+                with pytest.raises(SessionError, match="attach again"), declare(session, again):
+                    call(latents())
+
+    with attach(TRANSFORMER, TetherCache(1, 2, 3)) as session:
+        with session.chunk(3), session.context_pass():
+            call(latents())
+        with pytest.raises(SessionError, match=f"{which} pass failed"):
+            broken_chunk(session)
+        with pytest.raises(SessionError, match="attach again"), session.chunk(3):
+            pass
+        assert session.committed() == 3
+
+
+@pytest.mark.parametrize("which", ["denoising", "context"])
+def test_a_failure_that_is_swallowed_inside_a_pass_is_noticed(which: str) -> None:
+    def swallow(session: Session) -> None:
+        with session.chunk(3), declare(session, which):
+            fail(OutOfMemory)
+            with contextlib.suppress(OutOfMemory):
+                call(latents())
+            with pytest.raises(SessionError, match="second call"):
+                call(latents())
+
+    with attach(TRANSFORMER, Window()) as session:
+        with pytest.raises(SessionError, match=f"{which} pass has failed"):
+            swallow(session)
+        assert session.committed() == 0
+
+
+def test_an_error_behind_a_finished_call_breaks_the_session() -> None:
+    def swallow(session: Session) -> None:
+        with session.chunk(3):
+            with contextlib.suppress(ZeroDivisionError), session.denoising_pass():
+                call(latents())
+                raise ZeroDivisionError("by hand")
+            with session.context_pass():
+                call(latents())
+
+    with (
+        attach(TRANSFORMER, Window()) as session,
+        pytest.raises(SessionError, match="ZeroDivisionError: by hand"),
+    ):
+        swallow(session)
+
+
+def test_a_refused_call_changes_nothing_and_may_be_made_right() -> None:
+    def run(mistakes: bool) -> Tensor:
+        with attach(TRANSFORMER, TetherCache(1, 2, 3)) as session:
+            for seed in range(4):
+                with session.chunk(3):
+                    for declared in (session.denoising_pass, session.context_pass):
+                        if mistakes:
+                            with pytest.raises(ValueError, match="got 2"), declared():
+                                call(latents(frames=2))
+                        with declared():
+                            flow = call(latents(seed))
+            return flow
+
+    assert torch.equal(run(mistakes=True), run(mistakes=False))
+
+
+def test_a_part_of_the_model_alone_cannot_be_called() -> None:
+    with (
+        attach(TRANSFORMER, Window()) as session,
+        pytest.raises(SessionError, match="outside a call of the whole"),
+        session.chunk(3),
+        session.context_pass(),
+    ):
+        TRANSFORMER.forward(latents(), TIME, PROMPT)
+
+
+class Strict(Window):
+    """A policy that serves first chunks of 3 alone."""
+
+    def check_chunk(self, committed: int, frames: int) -> None:
+        if not committed and frames != 3:
+            raise ValueError("the first chunk must be 3")
+        super().check_chunk(committed, frames)
+
+
+def test_a_stream_that_begins_late_is_checked_for_its_own_start() -> None:
+    with attach(TRANSFORMER, Strict()) as session:
+        with session.chunk(3), session.context_pass():
+            call(latents())
+        with session.chunk(2), session.context_pass():
+            call(latents(frames=2))
+            with pytest.raises(ValueError, match="first chunk must be 3"), session.stream("late"):
+                call(latents(frames=2))
+        with session.chunk(3), session.context_pass():
+            call(latents())
+            with session.stream("late"):
+                late = call(latents(5))
+        assert (session.committed(), session.committed("late")) == (8, 3)
+    with attach(TRANSFORMER, Strict()) as session, session.chunk(3), session.context_pass():
+        assert torch.equal(call(latents(5)), late)
 
 
 def test_a_chunk_of_the_wrong_size_raises() -> None:

@@ -14,7 +14,8 @@ The pipeline's loop cannot declare its passes, so they are counted: a chunk has 
 passes as `pipeline.denoising_step_list` has steps, then one context pass. A chunk whose first call
 is at timestep 0 is one of a clean prefix and has the context pass alone. A call at frame 0 begins
 the next video, also after one that was interrupted in its first chunk: there the noise does not
-fall from one call to the next, or falls to 0 too early. Nothing of those packages is imported here.
+fall from one call to the next, or falls to 0 too early. A call counts when it has come to its end;
+after one that failed, the video has to begin again. Nothing of those packages is imported here.
 """
 
 from __future__ import annotations
@@ -44,8 +45,10 @@ class _Video:
     start: int = -1
     frames: int = 0
     calls: int = 0
-    level: float = 0.0  # timestep of the latest call, while the first chunk is open
+    level: float = 0.0  # timestep of the latest call
+    first_level: float = 0.0  # of the very first call
     done: bool = True
+    busy: bool = False  # inside a call, or that call has failed
     rope: Rope | None = None
     current: Pass | None = None
 
@@ -87,37 +90,65 @@ class PipelineSession:
         rows, columns = height // self._patch[1], width // self._patch[2]
         first_frame = start // (rows * columns)
         video = self._video
-        level = float(timestep.max()) if first_frame == 0 else 0.0
+        level = float(timestep.max())
         is_prefix = level == 0 and video.calls < self._steps
         again = first_frame == 0 and (level >= video.level or is_prefix)
-        if video.start != first_frame or video.done or again:  # another chunk
-            if first_frame == 0:
-                video = self._video = self._new_video()
-            elif first_frame != video.committed:
+        if video.busy:
+            again = first_frame == 0 and (level >= video.first_level or level == 0)
+            if not again:
                 raise SessionError(
-                    f"a call at latent frame {first_frame}, but {video.committed} are committed; "
-                    "begin the video again at frame 0"
+                    "an earlier call failed half-way, so the cache is not whole; begin the video "
+                    "again at frame 0"
                 )
-            self.policy.check_chunk(video.committed, frames)
-            if video.committed and self._chunk_size is not None and frames > self._chunk_size:
-                raise ValueError(
-                    f"a chunk of {frames} is larger than the `chunk_size` ({self._chunk_size})"
-                )
-            video.start, video.calls, video.done = first_frame, 0, False
+        if video.start != first_frame or video.done or again:  # another chunk
+            video = self._open_chunk(first_frame, frames, level)
         elif frames != video.frames:
             raise SessionError(f"a chunk of {video.frames} frames was called with {frames}")
+        elif level >= video.level:
+            raise SessionError(
+                f"a call at timestep {level:g} after one at {video.level:g}: no pass can be "
+                "made again; begin the video again at frame 0"
+            )
         if video.rope is None:
             video.rope = Rope(head_dim, rows, columns, device=latents.device)
-        prefix = video.calls == 0 and not bool(timestep.any())
+        prefix = video.calls == 0 and level == 0
         commits = prefix or video.calls == self._steps
         kind = PassKind.CONTEXT if commits else PassKind.DENOISING
         video.current = Pass(kind, video.calls, self._steps)
         video.frames = frames
         video.level = level
+        video.busy = True
+        self._video = video
+
+    def _open_chunk(self, start: int, frames: int, level: float) -> _Video:
+        """The video in which the chunk at latent frame `start` begins: a new one at frame 0."""
+        video = self._video
+        if start == 0:
+            video = self._new_video()
+            video.first_level = level
+        elif start != video.committed:
+            raise SessionError(
+                f"a call at latent frame {start}, but {video.committed} are committed; "
+                "begin the video again at frame 0"
+            )
+        self.policy.check_chunk(video.committed, frames)
+        if video.committed and self._chunk_size is not None and frames > self._chunk_size:
+            raise ValueError(
+                f"a chunk of {frames} is larger than the `chunk_size` ({self._chunk_size})"
+            )
+        video.start, video.calls, video.done = start, 0, False
+        return video
+
+    def finish_call(self) -> None:
+        """The generator has come to the end of the call."""
+        video = self._video
+        assert video.current is not None
+        video.busy = False
         video.calls += 1
-        if commits:
+        if video.current.commits:
             video.done = True
-            video.committed += frames
+            video.committed += video.frames
+        video.current = None
 
     def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend to the cache of `layer`; all `[B, L, H, D]`, unrotated."""
@@ -141,6 +172,9 @@ class PipelineSession:
         return _Video([Bank(self.policy.budget, hidden, i, shared) for i in range(self._blocks)])
 
 
+_attached: set[int] = set()
+
+
 @contextmanager
 def attach_pipeline(
     pipeline: Any, policy: Policy | str, *, chunk_size: int | None = None
@@ -159,6 +193,7 @@ def attach_pipeline(
 
     Raises:
         ValueError: if the pipeline has another structure, or an argument is not what it has to be.
+        SessionError: if it is attached already; its loop cannot say whose a call is.
     """
     policy = as_policy(policy)
     if chunk_size is not None:
@@ -169,6 +204,9 @@ def attach_pipeline(
             "`pipeline` must be a few-step pipeline of the Self-Forcing family, with "
             "`generator.model.blocks` and `denoising_step_list`"
         )
+    place = id(pipeline.generator)
+    if place in _attached:
+        raise SessionError("the pipeline is attached already; leave that session first")
     chunk_size = chunk_size or getattr(pipeline, "num_frame_per_block", None)
     session = PipelineSession(pipeline, policy, chunk_size)
     head_dim = blocks[0].self_attn.head_dim
@@ -180,8 +218,14 @@ def attach_pipeline(
         latents, timestep = given("noisy_image_or_video", 0), given("timestep", 2)
         session.begin_call(latents, timestep, int(given("current_start", 5) or 0), head_dim)
 
+    def after(*_: Any) -> None:
+        session.finish_call()
+
     with ExitStack() as undo:
+        _attached.add(place)
+        undo.callback(_attached.remove, place)
         undo.callback(pipeline.generator.register_forward_pre_hook(before, with_kwargs=True).remove)
+        undo.callback(pipeline.generator.register_forward_hook(after).remove)
         for layer, block in enumerate(blocks):
             override(undo, block.self_attn, "forward", _forward(session, layer, block.self_attn))
         if hasattr(pipeline, "kv_cache1"):

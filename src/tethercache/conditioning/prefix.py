@@ -14,6 +14,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, pa
 from torch import Tensor
 
 from tethercache.alignment import align
+from tethercache.errors import NotFiniteError
 from tethercache.video.decode import fetch_weights
 
 
@@ -47,6 +48,9 @@ def encode_frames(vae: Any, frames: Iterable[Tensor]) -> Tensor:
 
     Returns:
         The mode of the latents, `[1, C, n, h, w]`, in the dtype and on the device of the VAE.
+
+    Raises:
+        NotFiniteError: if the encoder makes NaN or infinity.
     """
     align(vae)
     fetch_weights(vae)
@@ -69,4 +73,5 @@ def encode_frames(vae: Any, frames: Iterable[Tensor]) -> Tensor:
         for values in (vae.config.latents_mean, vae.config.latents_std)
     )
     normalised: Tensor = ((latents.float() - mean) / std).to(vae.dtype)
+    NotFiniteError.check("encoder", "latent frame", normalised, axis=2)
     return normalised

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tethercache.errors import NotFiniteError
 from tethercache.rollout.noise import NoiseSource
 from tethercache.rollout.plan import Plan
 from tethercache.rollout.sampler import Steps, denoise
@@ -47,10 +48,15 @@ def rollout(
 
     Yields:
         Clean latents `[B, C, F, h, w]` of each chunk, those of the prefix included.
+
+    Raises:
+        NotFiniteError: if the transformer makes NaN or infinity; the chunk is not yielded.
     """
     if plan.prefix != (0 if prefix is None else prefix.shape[2]):
         raise ValueError(f"the plan has a prefix of {plan.prefix} latent frames, not the one given")
     batch, device, dtype = prompt_embeds.shape[0], prompt_embeds.device, prompt_embeds.dtype
+    if prefix is not None and not prefix.to(dtype).isfinite().all():
+        raise ValueError(f"`prefix` must be finite in {dtype}, but holds NaN or infinity")
     channels = transformer.config.in_channels
 
     def call(latents: Tensor, timestep: float) -> Tensor:
@@ -60,9 +66,11 @@ def rollout(
 
     def predict_flow(latents: Tensor, timestep: float) -> Tensor:
         with session.denoising_pass():
-            return call(latents, timestep)
+            flows.append(call(latents, timestep))
+        return flows[-1]
 
-    for chunk in plan:
+    for number, chunk in enumerate(plan, 1):
+        flows: list[Tensor] = []
         shape = (channels, chunk.frames, *latent_size)
         with session.chunk(chunk.frames, None if chunk.generated is None else len(steps)):
             if chunk.generated is None:
@@ -70,13 +78,23 @@ def rollout(
                 latents = prefix[:, :, chunk.start : chunk.start + chunk.frames].to(device, dtype)
                 committed_at = 0.0
             else:
-                number = chunk.generated
+                generated = chunk.generated
 
-                def draw(i: int, number: int = number, shape: tuple[int, ...] = shape) -> Tensor:
-                    return noise(number, i, shape).to(device, dtype)
+                def draw(i: int, chunk: int = generated, shape: tuple[int, ...] = shape) -> Tensor:
+                    return noise(chunk, i, shape).to(device, dtype)
 
                 latents = denoise(predict_flow, draw, steps)
                 committed_at = context_noise
+            finite = latents.isfinite().all()
             with session.context_pass(output=False):
                 call(latents, committed_at)
+        if not finite:  # asked last, so that a device has the context pass to do meanwhile
+            raise _not_finite(number, flows)
         yield latents
+
+
+def _not_finite(chunk: int, flows: list[Tensor]) -> NotFiniteError:
+    """Say in which pass of a chunk the numbers went wrong."""
+    wrong = next((i for i, flow in enumerate(flows, 1) if not flow.isfinite().all()), len(flows))
+    where = f"chunk {chunk}, denoising pass {wrong} of {len(flows)}"
+    return NotFiniteError("transformer", where, flows[0].dtype)

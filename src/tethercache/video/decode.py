@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from tethercache.alignment import align
 from tethercache.arguments import whole_number
+from tethercache.errors import NotFiniteError
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class StreamingDecoder:
         self._decoder = torch.compile(vae.decoder, dynamic=False) if compiled else vae.decoder
         self._caches: list[list[_FeatureCache]] = []  # rows of tiles; empty before the first call
         self._stream_shape: tuple[int, ...] | None = None
+        self._decoded = 0  # latent frames
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -121,6 +123,9 @@ class StreamingDecoder:
         Returns:
             float32 frames in [-1, 1], `[B, 3, F_pixel, H, W]`. The first latent frame of the stream
             gives 1 pixel frame, every later one 4.
+
+        Raises:
+            NotFiniteError: if the decoder makes NaN or infinity.
         """
         self._check(latents)
         fetch_weights(self.vae)
@@ -130,12 +135,17 @@ class StreamingDecoder:
             for values in (config.latents_mean, config.latents_std)
         )
         z = (latents.float() * std + mean).to(self.vae.dtype)
-        frames = []
+        frames, finite = [], []
         for z_frame in torch.split(z, 1, dim=2):
             frame = self._decode_frame(z_frame)
             if config.patch_size is not None:
                 frame = unpatchify(frame, patch_size=config.patch_size)
+            finite.append(torch.isfinite(frame).all())  # clamping would hide infinity
             frames.append(frame.clamp(-1.0, 1.0).float())
+        for good in torch.stack(finite).tolist():
+            self._decoded += 1
+            if not good:
+                raise NotFiniteError("decoder", f"latent frame {self._decoded}", self.vae.dtype)
         return torch.cat(frames, dim=2)
 
     def _check(self, latents: Tensor) -> None:
