@@ -9,7 +9,7 @@ from __future__ import annotations
 import numbers
 import operator
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,19 +70,16 @@ def instance(name: str, value: Any, kind: type, what: str) -> Any:
 
 def whole_numbers(name: str, values: Any, least: int, most: int) -> tuple[int, ...]:
     """Several whole numbers: a list, a range, an array."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise _refusal(name, values, "a list of whole numbers")
-    return tuple(whole_number(f"{name}[{i}]", value, least, most) for i, value in enumerate(values))
+    given = _items(name, values, "a list of whole numbers")
+    return tuple(whole_number(f"{name}[{i}]", value, least, most) for i, value in enumerate(given))
 
 
 def texts(name: str, value: Any) -> list[str]:
     """One text or several, none of them empty."""
-    given = [value] if isinstance(value, str) else value
-    if not isinstance(given, Iterable) or isinstance(given, bytes):
-        raise _refusal(name, value, "a text or a list of texts")
-    given = list(given)
+    rule = "a text or a list of texts"
+    given = [value] if isinstance(value, str) else _items(name, value, rule)
     for text in given:
-        instance(name, text, str, "a text or a list of texts")
+        instance(name, text, str, rule)
     if not given or any(not text.strip() for text in given):
         raise ValueError(f"`{name}` must not be empty")
     return given
@@ -110,6 +107,8 @@ def float_tensor(name: str, value: Any, shape: Sequence[int | str]) -> Tensor:
         raise ValueError(f"`{name}` {given} must be {wanted}")
     if not value.is_floating_point():
         raise ValueError(f"`{name}` ({value.dtype}) must be of a floating-point dtype")
+    if value.layout is not torch.strided or value.is_meta:
+        raise ValueError(f"`{name}` must be a plain tensor that holds its numbers")
     if not (finite := value.isfinite()).all():
         wrong = (~finite).nonzero()
         raise ValueError(
@@ -117,6 +116,16 @@ def float_tensor(name: str, value: Any, shape: Sequence[int | str]) -> Tensor:
             f"the first at {wrong[0].tolist()}"
         )
     return value
+
+
+def _items(name: str, values: Any, rule: str) -> list[Any]:
+    """What a list or an array holds; a text is none, and an array may have no axis."""
+    try:
+        if not isinstance(values, str | bytes):
+            return list(values)
+    except TypeError:
+        pass
+    raise _refusal(name, values, rule)
 
 
 def _between(value: Any, least: Any, most: Any) -> bool:

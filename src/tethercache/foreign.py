@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tethercache.errors import DamagedModelError, MissingModelError, TetherCacheError
+from tethercache.text import printable
 
 MOST_JSON = 1 << 25
 """Bytes of the largest configuration or index that is read."""
 
-_REASON = 300
+_REASON, _NAME = 300, 120
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def reading(what: object, verdict: str = "") -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """One line of an exception."""
-    told = " ".join(str(error).split())
+    told = printable(" ".join(str(error).split()))
     if not told or "weights_only" in told:  # torch's advice to load the file without protection
         return type(error).__name__
     return told if len(told) <= _REASON else f"{told[:_REASON]}..."
@@ -104,10 +105,14 @@ def weight_map(path: Path) -> dict[str, str]:
 
 def some(what: str, names: Sequence[str]) -> str:
     """How many names there are and the first of them, or nothing."""
-    if not names:
-        return ""
-    more = ", ..." if len(names) > 3 else ""
-    return f"{len(names)} {what} ({', '.join(names[:3])}{more})"
+    return f"{len(names)} {what} ({first(names)})" if names else ""
+
+
+def first(names: Sequence[str]) -> str:
+    """The first of several names out of a file, which may hold anything, fit for a message."""
+    shown = [printable(" ".join(name.split())) for name in names[:3]]
+    cut = [name if len(name) <= _NAME else f"{name[:_NAME]}..." for name in shown]
+    return ", ".join([*cut, "..."] if len(names) > 3 else cut)
 
 
 def _system(error: Exception) -> str:

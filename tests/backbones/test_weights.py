@@ -362,3 +362,12 @@ def test_the_advice_to_load_a_file_without_protection_is_not_passed_on(tmp_path:
     with pytest.raises(TetherCacheError) as raised:
         read_checkpoint(tmp_path / "bad.pt")
     assert "weights_only" not in str(raised.value)
+
+
+def test_names_out_of_a_file_do_no_harm_in_a_message(tmp_path: Path) -> None:
+    names = ["a\nb\x1b[31m", "x" * 10_000, "c", "d"]
+    save_file({name: torch.zeros(1) for name in names}, tmp_path / "odd.safetensors")
+    with pytest.raises(WrongModelError, match="4 tensors, such as") as raised:
+        describe(read_checkpoint(tmp_path / "odd.safetensors"))
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 1000

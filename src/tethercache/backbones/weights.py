@@ -39,7 +39,7 @@ from tethercache.errors import (
     UnsafeModelError,
     WrongModelError,
 )
-from tethercache.foreign import read_json, reading, regular_file, some, weight_map
+from tethercache.foreign import first, read_json, reading, regular_file, some, weight_map
 
 PREFERENCE = ("generator_ema", "generator", "model", "state_dict")
 """Which state dict of a training state is meant, first one present; EMA is what papers report."""
@@ -173,7 +173,7 @@ def describe(checkpoint: Checkpoint, *, heads: int | None = None) -> dict[str, A
         freq = shapes["condition_embedder.time_embedder.linear_1.weight"][1]
         out = shapes["proj_out.weight"][0] // math.prod(patch)
     except (KeyError, ValueError, IndexError, ZeroDivisionError):
-        examples = ", ".join(list(checkpoint.state)[:3]) or "none"
+        examples = first(list(checkpoint.state)) or "none"
         raise WrongModelError(
             f"{where} is not a Wan transformer: {len(names)} tensors, such as {examples}"
         ) from None
@@ -515,7 +515,7 @@ def _choose(payload: object, prefer: Sequence[str], path: Path) -> tuple[str, di
     if tensors and len(prefer) > 1:  # one name alone is a demand
         return "", tensors
     wanted = " or ".join(f"`{key}`" for key in prefer)
-    found = ", ".join(states) or ("a plain state dict" if tensors else "none")
+    found = first(list(states)) or ("a plain state dict" if tensors else "none")
     raise WrongModelError(f"{path} has no state dict {wanted} (it has: {found})")
 
 
