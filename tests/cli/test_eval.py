@@ -173,7 +173,7 @@ def test_reports_are_not_written_through_links(tmp_path: Path) -> None:
     out.mkdir()
     victim.write_text("mine")
     names = ("results.json", "results.csv", "report.md", "report.html")
-    for name in names:
+    for name in (*names, *(f"{name}.partial" for name in names)):
         (out / name).symlink_to(victim)
     assert run("eval", files.encode(tmp_path / "a.mp4"), "-o", out) == 0
     assert victim.read_text() == "mine"

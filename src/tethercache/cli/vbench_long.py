@@ -51,7 +51,7 @@ def run(
     made = as_json(scores)
     output.mkdir(parents=True, exist_ok=True)
     text = printable(json.dumps(rounded(made, digits=17), indent=1, ensure_ascii=False)) + "\n"
-    write_atomically(output / "results.json", text.encode())
+    write_atomically(output / "results.json", text)
     if format_ == "json":
         print(text, end="")
     elif format_ == "table":

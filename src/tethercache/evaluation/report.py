@@ -33,7 +33,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         "report.html": page(report),
     }
     for name, content in contents.items():
-        write_atomically(folder / name, content.encode())
+        write_atomically(folder / name, content)
     return [folder / name for name in contents]
 
 
