@@ -180,6 +180,15 @@ def test_reports_are_not_written_through_links(tmp_path: Path) -> None:
     assert not any((out / name).is_symlink() for name in names)
 
 
+def test_a_folder_in_the_place_of_a_report_is_refused_before_measuring(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out/report.html").mkdir(parents=True)
+    assert run("eval", files.encode(tmp_path / "a.mp4"), "-o", tmp_path / "out") == 1
+    assert "report.html: a folder has this name" in capsys.readouterr().err
+    assert not (tmp_path / "out/finished").exists()
+
+
 def test_a_tampered_stored_result_is_said_and_reaches_no_report(tmp_path: Path) -> None:
     video, out = files.encode(tmp_path / "a.mp4"), tmp_path / "out"
     assert run("eval", video, "-o", out) == 0

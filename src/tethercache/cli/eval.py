@@ -122,6 +122,7 @@ def evaluate(
 
     from tethercache.evaluation.inputs import find_inputs
     from tethercache.evaluation.measure import Options
+    from tethercache.evaluation.report import prepare_folder
     from tethercache.evaluation.suite import Report, failures, parse_conditions, set_warnings
 
     options = Options(
@@ -138,6 +139,7 @@ def evaluate(
         found = found[:limit]
         kept = {each.path.name for each in found}
         others = [each for each in others if each.path.name in kept]
+    prepare_folder(output)
     store = output / "finished"
     store.mkdir(parents=True, exist_ok=True)
 

@@ -18,23 +18,32 @@ from tethercache.evaluation.page import page
 from tethercache.evaluation.suite import Report, better, worst_first
 from tethercache.evaluation.tables import Cell, Table, pair_table, video_tables
 from tethercache.text import one_line, printable
-from tethercache.video.files import write_atomically
+from tethercache.video.files import check_free, write_atomically
 
 STYLE = {"stable": "green", "watch": "yellow", "drifting": "bold red"}
 
 
+FILES = ("results.json", "results.csv", "report.md", "report.html")
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder of a report, and refuse it before anything is measured.
+
+    Raises:
+        OSError: it cannot be made, or a folder or pipe has the name of a file of the report.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        check_free(folder / name, overwrite=True)
+
+
 def write_report(report: Report, folder: Path) -> list[Path]:
     """Write results.json, results.csv, report.md and report.html; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    contents = {
-        "results.json": to_json(report),
-        "results.csv": to_csv(report),
-        "report.md": to_markdown(report),
-        "report.html": page(report),
-    }
-    for name, content in contents.items():
+    prepare_folder(folder)
+    contents = (to_json(report), to_csv(report), to_markdown(report), page(report))
+    for name, content in zip(FILES, contents, strict=True):
         write_atomically(folder / name, content)
-    return [folder / name for name in contents]
+    return [folder / name for name in FILES]
 
 
 def to_json(report: Report) -> str:
