@@ -73,12 +73,13 @@ def run_batch(
     return {key: np.stack([measures[key] for measures in found]) for key in found[0]}
 
 
-def _pieces(folder: Path, policy: str) -> Path:
+def pieces(folder: Path, policy: str) -> Path:
     """Where the finished batches of a policy lie, settings included, as a name for any disk."""
     return folder / re.sub(r"[^\w=.,-]", "_", policy)
 
 
-def _save(path: Path, arrays: dict[str, Any]) -> None:
+def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Write a compressed `.npz` whole."""
     with written_whole(path) as file:
         np.savez_compressed(file, **arrays)
 
@@ -203,7 +204,7 @@ def read_renders(
         rebuilt = {f"vae {key}": read for key, read in _read(decoded, scene, rate).items()}
         found.append(_read(first, scene, rate) | rebuilt | {"others": features(after[::rate])})
     measures = {key: np.stack([f[key] for f in found]) for key in found[0]}
-    _save(path, measures)
+    save_arrays(path, measures)
     return measures
 
 
@@ -322,7 +323,7 @@ def _by_prompt(values: Array, prompts: Array) -> Array:
 
 def _read_pieces(folder: Path, policy: str) -> dict[str, Array]:
     """What the finished batches of a policy read, `run_batch`'s measures and `videos`."""
-    parts = [dict(np.load(path)) for path in sorted(_pieces(folder, policy).glob("*[0-9].npz"))]
+    parts = [dict(np.load(path)) for path in sorted(pieces(folder, policy).glob("*[0-9].npz"))]
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if parts else {}
 
 
@@ -432,13 +433,13 @@ def main() -> None:
     if not config["report_only"]:
         for number, start in enumerate(range(0, len(todo), size)):
             for policy in config["policies"]:
-                path = _pieces(folder, policy) / f"{number:03d}.npz"
+                path = pieces(folder, policy) / f"{number:03d}.npz"
                 if path.exists() or number % config["workers"] != config["worker"]:
                     continue
                 started = time.perf_counter()
                 part = list(range(start, min(start + size, len(todo))))
                 made = run_batch(pipe, policy, [todo[i] for i in part], config)
-                _save(path, {"videos": np.array(part), **made})
+                save_arrays(path, {"videos": np.array(part), **made})
                 print(f"{policy} batch {number}: {time.perf_counter() - started:.0f} s", flush=True)
     result = report(config, folder, read_renders(config, folder, pipe.vae))
     (folder / "report.json").write_text(json.dumps(result) + "\n")

@@ -1,0 +1,287 @@
+"""What does a policy remember? Videos whose camera comes back, read by `training.revisits`.
+
+    python -m training.returns --config training/configs/returns.yaml            # run or resume
+    python -m training.returns --config training/configs/returns.yaml --set report_only=true
+
+Held-out prompts with a turning camera x seeds x policies, the same noise for every policy. A
+finished batch is a small file, as in `training.longrun`. The report says for each policy how many
+returns show what the first visit showed (colour, shape and place of the sign), by the number of
+turns since, with 95 % bootstrap intervals over prompts, and how far the policies lie apart prompt
+by prompt; beside them the renders after the VAE, which no transformer can exceed. The picture
+`places.png` has a row a policy: one place at its first visit and at later ones.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import AutoencoderKLWan
+from PIL import Image
+from torch import Tensor
+
+from tethercache import POLICIES, CausalVideoPipeline, Policy
+from tethercache.cache import LayerCache
+from tethercache.policies import grab
+from tethercache.policies.tethercache import TetherCache
+from training import oracle, revisits, world
+from training.common import load_config, pick_device, written_whole
+from training.longrun import declare, pieces, save_arrays, videos
+from training.sample import held_out_scenes, interval, through_vae
+
+Array = npt.NDArray[Any]
+SECONDS_A_TURN = world.TURN / world.TURN_SPEED / world.FPS
+SHARES = ("same", "colour", "shape", "place")
+
+
+@dataclass(frozen=True)
+class NewestMemory(TetherCache):
+    """TetherCache without GRAB: the newest frames are the memory."""
+
+    def _select(self, cache: LayerCache, query: Tensor) -> Tensor:
+        return grab.keep_best(_candidates(self, cache).float(), self.memory)
+
+
+@dataclass(frozen=True)
+class RandomMemory(TetherCache):
+    """TetherCache without GRAB: the memory is an even draw from all frames of the past."""
+
+    def _select(self, cache: LayerCache, query: Tensor) -> Tensor:
+        index = _candidates(self, cache)
+        lots = torch.rand(int(index.max()) + 1, generator=torch.Generator().manual_seed(0))
+        return grab.keep_best(lots.to(index.device)[index], self.memory)
+
+
+def _candidates(policy: TetherCache, cache: LayerCache) -> Tensor:
+    """Frame numbers of the memory, then of the frames set aside, `[B, M + F]`."""
+    members = cache.frame_index[:, policy.sink : policy.sink + policy.memory]
+    staged = cache.frame_index[:, policy.budget : policy.budget + cache.staged]
+    return torch.cat((members, staged), dim=1)
+
+
+def policy_of(name: str) -> Policy:
+    """A policy by its spec, or `newest` and `random`, which are TetherCache without GRAB."""
+    own = {"newest": NewestMemory, "random": RandomMemory}
+    return own[name]() if name in own else POLICIES.parse(name)
+
+
+def run_batch(
+    pipe: Any, policy: str, part: list[tuple[int, int]], config: dict[str, Any]
+) -> dict[str, Array]:
+    """Generate and read one batch of videos.
+
+    Returns:
+        `frames` uint8 `[V, F, H, W, 3]` of the first video alone (`[1, ...]`), for the picture;
+        `found` `[V]`, what `_read` says of each video, as JSON.
+    """
+    scenes = held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
+    chosen = [scenes[prompt] for prompt, _ in part]
+    kept: list[Array] = []
+    count, every = 0, config["every"]
+    for chunk in pipe.stream(
+        [scene.caption for scene in chosen],
+        num_seconds=config["seconds"],
+        policy=policy_of(policy),
+        samples=[prompt * 1000 + seed for prompt, seed in part],
+    ):
+        picks = [i for i in range(chunk.shape[1]) if (count + i) % every == 0]
+        kept.append(chunk[:, picks].numpy())
+        count += chunk.shape[1]
+    frames = np.concatenate(kept, axis=1)
+    found = [json.dumps(_read(v, s, every)) for v, s in zip(frames, chosen, strict=True)]
+    return {"found": np.array(found), "frames": frames[:1]}
+
+
+def _read(frames: Array, scene: world.Scene, every: int) -> dict[str, Any]:
+    """One video's visits, returns and adherence, of every `every`-th frame."""
+    readings = oracle.read(frames)
+    visits = revisits.visits(frames, scene, every, readings)
+    adherence = oracle.adherence_per_second(readings, scene, world.FPS // every)
+    return {
+        "visits": [asdict(visit) for visit in visits],
+        "returns": [asdict(one) | {"same": one.same} for one in revisits.returns(visits)],
+        "adherence": float(adherence.mean()),
+    }
+
+
+def summarise(found: list[dict[str, Any]], prompts: list[int], turns: int) -> dict[str, Any]:
+    """Shares of returns that show the same: of all, and by turns since the first visit.
+
+    Args:
+        found: what `_read` says of each video.
+        prompts: each video's prompt.
+        turns: so many rows of `by_turn`.
+
+    Returns:
+        `same`, `colour`, `shape`, `place`, `adherence`: mean and interval over prompts. `by_turn`:
+        the same of `same`, by the number of turns since the first visit, from 1 on. `signs`: the
+        share of first visits that showed a sign. `by_prompt`: of `same`; `returns`: how many.
+    """
+    names = sorted(set(prompts))
+    groups = [[f for f, p in zip(found, prompts, strict=True) if p == name] for name in names]
+    all_of = [[one for video in group for one in video["returns"]] for group in groups]
+    result: dict[str, Any] = {
+        key: _over([[one[key] for one in part] for part in all_of]) for key in SHARES
+    }
+    result["adherence"] = _over([[video["adherence"] for video in group] for group in groups])
+    result["by_turn"] = [
+        _over(
+            [
+                [one["same"] for one in part if round(one["since"] / SECONDS_A_TURN) == turn]
+                for part in all_of
+            ]
+        )
+        for turn in range(1, turns + 1)
+    ]
+    firsts = [bool(v["shape"]) for f in found for v in f["visits"][: world.SIGNS]]
+    result["signs"] = float(np.mean(firsts)) if firsts else 0.0
+    result["returns"] = sum(len(part) for part in all_of)
+    result["by_prompt"] = {
+        str(name): float(np.mean([one["same"] for one in part]))
+        for name, part in zip(names, all_of, strict=True)
+        if part
+    }
+    return result
+
+
+def _over(values: list[list[float]]) -> list[float] | None:
+    """Mean of the prompts' means and its interval; None if no prompt has a value."""
+    means = np.array([np.mean(part) for part in values if part])
+    return interval(means) if len(means) else None
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> list[float]:
+    """How far `by_prompt` of one lies above the other's: mean, interval, higher in, lower in."""
+    shared = sorted(set(one["by_prompt"]) & set(other["by_prompt"]))
+    gaps = np.array([one["by_prompt"][p] - other["by_prompt"][p] for p in shared])
+    return [*interval(gaps), int((gaps > 0).sum()), int((gaps < 0).sum())] if shared else []
+
+
+def ceiling(config: dict[str, Any], folder: Path, vae: AutoencoderKLWan) -> dict[str, Any]:
+    """`summarise` of the renders of the same prompts after the VAE, two and a half turns long."""
+    path = folder / "ceiling.json"
+    if not path.exists():
+        scenes = held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
+        latents = round(2.5 * SECONDS_A_TURN * world.FPS / 4)
+        found = [
+            _read(through_vae(vae, scene, latents)[:: config["every"]], scene, config["every"])
+            for scene in scenes[: config["ceiling_prompts"]]
+        ]
+        path.write_text(json.dumps(summarise(found, list(range(len(found))), 2)))
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """A report as Markdown tables."""
+    turns = max(len(one["by_turn"]) for one in result["policies"].values())
+    heads = [
+        *SHARES,
+        "adherence",
+        *(f"after {SECONDS_A_TURN * (n + 1):.0f} s" for n in range(turns)),
+    ]
+    lines = ["| policy | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for name, one in {**result["policies"], "renders after the VAE": result["ceiling"]}.items():
+        cells = [one[key] for key in (*SHARES, "adherence")] + one["by_turn"]
+        cells += [None] * (len(heads) - len(cells))
+        text = ["" if c is None else "{:.2f} [{:.2f}, {:.2f}]".format(*c) for c in cells]
+        lines.append(f"| {name} | " + " | ".join(text) + " |")
+    for base, found in result["differences"].items():
+        lines += ["", f"| same, minus {base} | |", "|---|---|"]
+        lines += [
+            "| {} | {:+.2f} [{:+.2f}, {:+.2f}] {}:{} |".format(name, *gap)
+            for name, gap in found.items()
+            if gap
+        ]
+    return "\n".join(lines)
+
+
+def places(rows: dict[str, tuple[Array, list[dict[str, Any]]]], every: int, path: Path) -> None:
+    """One place under each policy: its first visit, and its visits after 2, 4 and 6 turns.
+
+    Args:
+        rows: by policy the frames `[F, H, W, 3]` of one video and its visits.
+        every: of how many frames one is there.
+        path: of the PNG; not written if no place is seen often enough.
+    """
+    first = {n: visits[0] for n, (_, visits) in rows.items() if visits}
+    if len(first) < len(rows):
+        return
+    place = (min(one["number"] for one in first.values()) + 2) % world.SIGNS
+    strips = []
+    for frames, visits in rows.values():
+        seen = [one for one in visits if one["number"] % world.SIGNS == place][::2][:4]
+        picks = [min(round(one["second"] * world.FPS / every), len(frames) - 1) for one in seen]
+        shown = [np.pad(frames[i], ((2, 2), (2, 2), (0, 0)), constant_values=255) for i in picks]
+        blank = np.full((world.SIZE + 4, world.SIZE + 4, 3), 255, np.uint8)
+        strips.append(np.concatenate([*shown, *[blank] * (4 - len(shown))], axis=1))
+    image = Image.fromarray(np.concatenate(strips))
+    image.resize((image.width * 3, image.height * 3), Image.Resampling.NEAREST).save(path)
+
+
+def report(config: dict[str, Any], folder: Path, vae: AutoencoderKLWan) -> dict[str, Any]:
+    """What the batches that are there show; also writes `places.png`."""
+    todo = videos(config)
+    turns = int(config["seconds"] / SECONDS_A_TURN) - 1
+    result: dict[str, Any] = {
+        "made": json.loads((folder / "made.json").read_text()),
+        "policies": {},
+    }
+    rows = {}
+    for policy in config["policies"]:
+        files = sorted(pieces(folder, policy).glob("*[0-9].npz"))
+        if not files:
+            continue
+        parts = [dict(np.load(file)) for file in files]
+        found = [json.loads(str(one)) for part in parts for one in part["found"]]
+        numbers = [int(number) for part in parts for number in part["videos"]]
+        entry = summarise(found, [todo[number][0] for number in numbers], turns)
+        result["policies"][policy] = entry | {"videos": len(numbers)}
+        if policy in config["pictured"]:
+            rows[policy] = (parts[0]["frames"][0], found[0]["visits"])
+    result["ceiling"] = ceiling(config, folder, vae)
+    result["differences"] = {
+        base: {
+            policy: difference(entry, result["policies"][base])
+            for policy, entry in result["policies"].items()
+            if policy != base
+        }
+        for base in config["compare_with"]
+        if base in result["policies"]
+    }
+    places(rows, config["every"], folder / "places.png")
+    return result
+
+
+def main() -> None:
+    """Run what is missing, then write the report."""
+    config: dict[str, Any] = load_config(__doc__)
+    device, folder = pick_device(config), Path(config["out"])
+    todo, size = videos(config), config["batch"]
+    pipe = CausalVideoPipeline.from_pretrained(config["model"]).to(device)
+    pipe.set_progress_bar_config(disable=True)
+    declare(config, folder, pipe)
+    for number, start in enumerate(range(0, len(todo), size)):
+        for policy in () if config["report_only"] else config["policies"]:
+            path = pieces(folder, policy) / f"{number:03d}.npz"
+            if path.exists() or number % config["workers"] != config["worker"]:
+                continue
+            started = time.perf_counter()
+            part = list(range(start, min(start + size, len(todo))))
+            made = run_batch(pipe, policy, [todo[i] for i in part], config)
+            save_arrays(path, {"videos": np.array(part), **made})
+            print(f"{policy} batch {number}: {time.perf_counter() - started:.0f} s", flush=True)
+    result = report(config, folder, pipe.vae)
+    with written_whole(folder / "report.json") as file:
+        file.write((json.dumps(result) + "\n").encode())
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()
