@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from tethercache import POLICIES, CausalVideoPipeline, Policy
-from tethercache.cache import LayerCache
+from tethercache.cache import Bank, Slots
 from tethercache.policies import grab
 from tethercache.policies.tethercache import TetherCache
 from training import oracle, revisits, world
@@ -44,25 +44,19 @@ SHARES = ("same", "colour", "shape", "place")
 class NewestMemory(TetherCache):
     """TetherCache without GRAB: the newest frames are the memory."""
 
-    def _select(self, cache: LayerCache, query: Tensor) -> Tensor:
-        return grab.keep_best(_candidates(self, cache).float(), self.memory)
+    def _select(self, bank: Bank, candidates: Slots) -> Tensor:
+        index = bank.frame_index.gather(1, candidates.index)
+        return grab.keep_best(index.float(), self.memory)
 
 
 @dataclass(frozen=True)
 class RandomMemory(TetherCache):
     """TetherCache without GRAB: the memory is an even draw from all frames of the past."""
 
-    def _select(self, cache: LayerCache, query: Tensor) -> Tensor:
-        index = _candidates(self, cache)
-        lots = torch.rand(int(index.max()) + 1, generator=torch.Generator().manual_seed(0))
-        return grab.keep_best(lots.to(index.device)[index], self.memory)
-
-
-def _candidates(policy: TetherCache, cache: LayerCache) -> Tensor:
-    """Frame numbers of the memory, then of the frames set aside, `[B, M + F]`."""
-    members = cache.frame_index[:, policy.sink : policy.sink + policy.memory]
-    staged = cache.frame_index[:, policy.budget : policy.budget + cache.staged]
-    return torch.cat((members, staged), dim=1)
+    def _select(self, bank: Bank, candidates: Slots) -> Tensor:
+        index = bank.frame_index.gather(1, candidates.index)
+        lots = torch.rand(1 << 16, generator=torch.Generator().manual_seed(0)).to(index.device)
+        return grab.keep_best(lots[index % len(lots)], self.memory)  # a frame keeps its lot
 
 
 def policy_of(name: str) -> Policy:
