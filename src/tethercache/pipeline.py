@@ -437,7 +437,7 @@ class CausalVideoPipeline(DiffusionPipeline):
         elif self.text_encoder is None:
             raise ValueError("`prompt_embeds` must be given, for the pipeline has no text encoder")
         settings = self.settings
-        self._check_size(settings)
+        settings.check_size(self.vae.config.scale_factor_spatial, *config.patch_size[1:])
         if prefix_latents is not None:
             shape = (len(prompts), config.in_channels, "F", *self._latent_size)
             float_tensor("prefix_latents", prefix_latents, shape)
@@ -451,17 +451,6 @@ class CausalVideoPipeline(DiffusionPipeline):
             frames_per_latent=self.vae.config.scale_factor_temporal,
         )
         return Inputs(prompts, policy, plan, noise, prefix_latents, prompt_embeds)
-
-    def _check_size(self, settings: Settings) -> None:
-        """Raise `ValueError` unless frames are whole patches of whole latents."""
-        scale = self.vae.config.scale_factor_spatial
-        _, rows, columns = self.transformer.config.patch_size
-        for name, patch in (("height", rows), ("width", columns)):
-            if (size := getattr(settings, name)) % (scale * patch):
-                raise ValueError(
-                    f"`{name}` ({size}) must be a multiple of {scale * patch} pixels: patches of "
-                    f"{patch} latents, each {scale} pixels wide"
-                )
 
     def __call__(
         self, prompt: str | Sequence[str], *, output_type: str = "np", **options: Any

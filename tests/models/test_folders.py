@@ -21,7 +21,9 @@ from tethercache.errors import (
     TetherCacheError,
     WrongModelError,
 )
+from tethercache.models import fetch, find
 from tethercache.models.folders import check
+from tethercache.models.sizes import measure
 from tethercache.pipeline import CausalVideoPipeline
 
 
@@ -87,6 +89,7 @@ def test_only_known_classes_are_made(folder: Path, part: str, entry: Any, messag
         ("tokenizer/tokenizer.json", {"model": {"type": "None"}}, "cannot load"),
         ("tokenizer/tokenizer.json", {"added_tokens": [{"id": -1}]}, "cannot load"),
         ("tokenizer/tokenizer_config.json", {"pad_token": None}, "cannot load the tokenizer"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": "x"}, "cannot load the tokenizer"),
     ],
 )
 def test_configurations_of_nonsense_are_refused_at_once(
@@ -152,3 +155,19 @@ def test_weights_that_are_no_numbers_are_warned_of(
 def test_a_number_format_must_be_one(folder: Path, dtype: Any) -> None:
     with pytest.raises(ValueError, match=r"`torch_dtype` .* must be a floating-point"):
         CausalVideoPipeline.from_pretrained(folder, torch_dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("vae/config.json", {"scale_factor_spatial": 0}, r"`scale_factor_spatial` \(0\)"),
+        ("vae/config.json", {"base_dim": "wide"}, r"`base_dim` \('wide'\)"),
+        ("model_index.json", {"height": 100}, r"`height` \(100\) must be a multiple of 8"),
+    ],
+)
+def test_sizes_of_nonsense_are_refused_before_memory_is_counted(
+    folder: Path, file: str, values: dict[str, Any], message: str
+) -> None:
+    change(folder / file, **values)
+    with pytest.raises(DamagedModelError, match=message):
+        measure(fetch(find(str(folder))))

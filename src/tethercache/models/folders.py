@@ -214,6 +214,7 @@ def check_tokenizer(tokenizer: Any, length: int, vocabulary: int, where: object)
         DamagedModelError: if that fails.
     """
     with reading(f"the tokenizer of {where}"):
+        tokenizer("a", add_special_tokens=False)
         tokenizer(
             ["a"],
             padding="max_length",

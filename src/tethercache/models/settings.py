@@ -78,3 +78,18 @@ class Settings:
     def config(self) -> dict[str, Any]:
         """The settings as a pipeline's configuration holds them."""
         return asdict(self) | {"sigmas": list(self.sigmas)}
+
+    def check_size(self, scale: int, rows: int, columns: int) -> None:
+        """Raise `ValueError` unless frames are whole patches of whole latents.
+
+        Args:
+            scale: pixels that a latent is wide and high.
+            rows: latents that a patch is high.
+            columns: latents that a patch is wide.
+        """
+        for name, patch in (("height", rows), ("width", columns)):
+            if (size := getattr(self, name)) % (scale * patch):
+                raise ValueError(
+                    f"`{name}` ({size}) must be a multiple of {scale * patch} pixels: patches of "
+                    f"{patch} latents, each {scale} pixels wide"
+                )

@@ -7,7 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from tethercache.arguments import whole_number
 from tethercache.backbones.weights import describe, read_checkpoint, read_shapes
+from tethercache.foreign import reading
 from tethercache.memory import Sizes, transformer_parameters
 from tethercache.models.folders import read_config
 from tethercache.models.sources import Parts
@@ -20,10 +22,12 @@ def measure(parts: Parts) -> Sizes:
         TetherCacheError: if a file is damaged or of another kind of model.
     """
     config = _transformer(parts)
-    vae = read_config(parts.pipeline / "vae")
-    spatial = vae.get("scale_factor_spatial", 8)
+    vae, settings = read_config(parts.pipeline / "vae"), parts.settings
     _, rows, columns = config["patch_size"]
-    settings = parts.settings
+    with reading(parts.pipeline):
+        base = whole_number("base_dim", vae.get("base_dim", 96), least=1)
+        spatial = whole_number("scale_factor_spatial", vae.get("scale_factor_spatial", 8), least=1)
+        settings.check_size(spatial, rows, columns)
     tokens = settings.height // (spatial * rows) * (settings.width // (spatial * columns))
     return Sizes(
         transformer=transformer_parameters(config),
@@ -37,7 +41,7 @@ def measure(parts: Parts) -> Sizes:
         columns=settings.width,
         chunk=settings.chunk_size,
         text_length=settings.max_sequence_length,
-        vae_base=vae.get("base_dim", 96),
+        vae_base=base,
     )
 
 
