@@ -101,9 +101,6 @@ def test_bad_files_are_named_and_the_rest_is_evaluated(
         "sound.m4a": files.sound,
         "text.mp4": files.text,
         "truncated.mp4": files.truncated,
-        "odd.mp4": lambda path: files.encode(path, pixel_format="yuv444p", crop=(63, 95)),
-        "ten.mp4": lambda path: files.encode(path, pixel_format="yuv420p10le"),
-        "vfr.mp4": lambda path: files.encode(path, variable=True),
     }
     for name, make in bad.items():
         make(folder / name)
@@ -223,7 +220,7 @@ def test_baselines_in_subfolders_pair_by_path_else_by_file_name(
         ("chroma > 12", 1),
         ("luma>50, chroma>=12", 1),
         ("motion_retention<0.4", 0),
-        ("verdict=drifting", 0),
+        ("verdict=drifting", 1),
         ("verdict=watch", 1),
     ],
 )
@@ -337,28 +334,25 @@ def test_the_watch_on_the_stream_agrees_with_the_file(tmp_path: Path) -> None:
     for name in WATCHED:
         value = found["changes"][name]
         assert abs(value) == pytest.approx(measured.metrics[name], rel=0.08, abs=0.25)
-    assert found["verdict"] == measured.verdict == "watch"
-    # its window of 5 s follows the curve by half a window
-    assert found["onset"]["colour_difference"] == pytest.approx(15 + 2.5, abs=1.5)
+    assert found["verdict"] == measured.verdict == "drifting"
+    assert found["onset"]["colour_difference"] == measured.onset["colour_difference"]
     assert "ΔE 13" in watch.status()
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 8])
+@pytest.mark.parametrize("step", [1, 2, 3, 8, 32])
 def test_the_watch_has_the_numbers_of_eval_for_every_length(tmp_path: Path, step: int) -> None:
     path = tmp_path / "a.mp4"
     with VideoWriter(path, fps=FPS, width=WIDTH, height=HEIGHT) as writer:
-        writer.write(np.stack(list(frames("brightness"))[::step]))  # 20 to 2.5 s
+        writer.write(np.stack(list(frames("brightness"))[::step]))  # 20 to 0.6 s
     watch, shown = DriftWatch(FPS), np.stack(list(read_frames(path)))
     for start in range(0, len(shown), 12):
         watch.update(shown[start : start + 12])
     measured = measure_video(path)
     expected = {name: measured.signed.get(name, measured.metrics[name]) for name in WATCHED}
     assert watch.changes() == pytest.approx(expected)
-    if step < 3:
-        assert watch.summary()["verdict"] in ("stable", "watch", "drifting")
-    else:  # too short
-        assert watch.summary()["verdict"] is None
-        assert set(watch.summary()["onset"].values()) == {None}
+    found = watch.summary()
+    assert (found["verdict"], found["reasons"]) == (measured.verdict, measured.reasons)
+    assert found["onset"] == measured.onset
     assert watch.summary()["every"] == Options.every
 
 

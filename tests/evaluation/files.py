@@ -18,6 +18,7 @@ def encode(
     pixel_format: str = "yuv420p",
     crop: tuple[int, int] = (64, 96),
     variable: bool = False,
+    dropped: tuple[int, ...] = (),
 ) -> Path:
     """An ordinary H.264 file with its index at the start."""
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
@@ -32,8 +33,24 @@ def encode(
             )
             frame.pts, frame.time_base = now, Fraction(1, 160)
             now += 30 if variable and index % 3 == 2 else 10
-            container.mux(stream.encode(frame))
+            if index not in dropped:
+                container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return path
+
+
+def remux(source: Path, path: Path, begin: float) -> Path:
+    """Packets from a key frame before `begin` on; an edit list hides what is before `begin`."""
+    with av.open(str(source)) as read, av.open(str(path), "w") as container:
+        old = read.streams.video[0]
+        new = container.add_stream_from_template(old)
+        assert old.time_base is not None
+        shift = round(begin / old.time_base)
+        for packet in read.demux(old):
+            if packet.dts is not None and packet.pts is not None:
+                packet.stream = new
+                packet.dts, packet.pts = packet.dts - shift, packet.pts - shift
+                container.mux(packet)
     return path
 
 

@@ -13,6 +13,7 @@ from tethercache.video import VideoWriter
 
 FPS, SECONDS, BEGIN = 16, 20, 8
 WIDTH, HEIGHT = 96, 64
+SHAKE = 1  # pixels by which the camera leaves its place
 Image = npt.NDArray[np.uint8]
 
 
@@ -20,11 +21,11 @@ def texture(seed: int = 0) -> npt.NDArray[np.float32]:
     """A wrapping YCrCb picture: fine luma, coarse colour, neutral on average."""
     generator = np.random.default_rng(seed)
     planes = []
-    for sigma in (1.2, 6.0, 6.0):
+    for sigma in (2.0, 6.0, 6.0):
         noise = np.tile(generator.standard_normal((HEIGHT, WIDTH)), (3, 3)).astype(np.float32)
         smooth = cv2.GaussianBlur(noise, (0, 0), sigma)[HEIGHT : 2 * HEIGHT, WIDTH : 2 * WIDTH]
         smooth -= smooth.mean()
-        planes.append(128 + smooth / smooth.std() * (22 if sigma < 2 else 9))
+        planes.append(128 + smooth / smooth.std() * (22 if sigma < 3 else 9))
     return np.stack(planes, axis=-1)
 
 
@@ -53,7 +54,7 @@ def brighten(index: int, picture: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
 
 def blur(index: int, picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     if ramp(index):
-        picture[..., 0] = cv2.GaussianBlur(picture[..., 0], (0, 0), 0.2 + 0.9 * ramp(index))
+        picture[..., 0] = cv2.GaussianBlur(picture[..., 0], (0, 0), 0.2 + 1.8 * ramp(index))
     return picture
 
 
@@ -68,7 +69,7 @@ def nothing(index: int, picture: npt.NDArray[np.float32]) -> npt.NDArray[np.floa
 
 
 def frames(fault: str, seconds: float = SECONDS) -> Iterator[Image]:
-    """A texture that moves by a pixel a frame, with a fault."""
+    """A texture before a shaking camera, with a fault."""
     first, second = texture(0), texture(1)
     faults: dict[str, Fault] = {
         "saturation": saturate,
@@ -76,11 +77,22 @@ def frames(fault: str, seconds: float = SECONDS) -> Iterator[Image]:
         "blur": blur,
         "flicker": flicker,
     }
-    for index in range(round(seconds * FPS)):
-        shift = min(index, BEGIN * FPS) if fault == "freeze" else index
+    for index, place in enumerate(shaking(round(seconds * FPS))):
+        if fault != "freeze" or index <= BEGIN * FPS:
+            shift = place
         picture = second if fault == "cut" and index >= BEGIN * FPS else first
-        moved = np.roll(picture, shift, axis=1)
+        moved = np.roll(picture, shift, axis=(0, 1))
         yield rgb(faults.get(fault, nothing)(index, moved))
+
+
+def shaking(count: int) -> Iterator[tuple[int, int]]:
+    """A walk by one pixel up or down and one left or right, which stays near its place."""
+    generator = np.random.default_rng(3)
+    place = np.zeros(2, np.int64)
+    for _ in range(count):
+        yield int(place[0]), int(place[1])
+        step = generator.choice([-1, 1], 2)
+        place += np.where(np.abs(place + step) > SHAKE, -step, step)
 
 
 def write(path: Path, fault: str = "none", seconds: float = SECONDS) -> Path:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.evaluation import files
-from tests.evaluation.scenes import write
+from tests.evaluation.scenes import FPS, write
 from tethercache.evaluation import measure
 from tethercache.evaluation.measure import (
     Options,
@@ -38,27 +38,57 @@ def test_a_file_that_cannot_be_evaluated_says_why(tmp_path: Path, make, reason: 
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    "options",
     [
-        ({"pixel_format": "yuv444p", "crop": (63, 95)}, "odd size, 95x63"),
-        ({"variable": True}, "variable frame rate"),
-        ({"pixel_format": "yuv420p10le"}, "more than 8 bits"),
+        {"pixel_format": "yuv444p", "crop": (63, 95)},
+        {"pixel_format": "yuv420p10le"},
     ],
-    ids=["odd size", "variable rate", "10 bit"],
+    ids=["odd size", "10 bit"],
 )
-def test_an_unusual_file_is_skipped_with_what_to_do(
-    tmp_path: Path, options: dict[str, object], reason: str
-) -> None:
+def test_an_unusual_format_is_converted(tmp_path: Path, options: dict[str, object]) -> None:
+    usual = measure_video(files.encode(tmp_path / "usual.mp4"))
     path = files.encode(tmp_path / "video.mp4", **options)  # type: ignore[arg-type]
-    with pytest.raises(SkippedVideoError, match=f"{reason}.* first"):
-        measure_video(path)
+    found = measure_video(path)
+    assert found.verdict == usual.verdict
+    assert found.metrics["motion_level"] == pytest.approx(usual.metrics["motion_level"], rel=0.2)
+    assert found.video["pixel_format"] == options["pixel_format"]
+
+
+def test_of_a_variable_rate_everything_but_motion_is_measured(tmp_path: Path) -> None:
+    result = measure_video(files.encode(tmp_path / "video.mp4", variable=True))
+    assert any("variable frame rate" in text for text in result.warnings)
+    for name in ("colour_difference", "chroma", "log_sharpness"):
+        assert result.metrics[name] == pytest.approx(0, abs=3)
+    for name, metric in Options().metrics().items():
+        assert (result.metrics[name] is None) == (metric.needs_rate), name
+
+
+@pytest.mark.parametrize("dropped", [(20,), (39,), (7, 23)], ids=["one", "the last but one", "two"])
+def test_a_dropped_frame_is_noted_and_changes_nothing(
+    tmp_path: Path, dropped: tuple[int, ...]
+) -> None:
+    whole = measure_video(files.encode(tmp_path / "whole.mp4", count=41))
+    found = measure_video(files.encode(tmp_path / "video.mp4", count=41, dropped=dropped))
+    assert found.video["frames"] == 41 - len(dropped)
+    assert found.video["fps"] == pytest.approx(FPS, rel=0.06)
+    assert any("behind the one before but up to 0.125" in text for text in found.warnings)
+    assert found.verdict == whole.verdict
+    assert found.metrics["motion_level"] == pytest.approx(whole.metrics["motion_level"], rel=0.1)
+
+
+def test_a_file_cut_without_encoding_is_what_players_show(tmp_path: Path) -> None:
+    whole = files.encode(tmp_path / "whole.mp4", count=80)
+    cut = files.remux(whole, tmp_path / "cut.mp4", begin=1.5)
+    result = measure_video(cut)
+    assert result.video["seconds"] == pytest.approx(80 / FPS - 1.5, abs=0.13)
+    assert result.verdict == "stable"
 
 
 def test_a_short_video_is_evaluated_with_a_warning(tmp_path: Path) -> None:
     result = measure_video(files.encode(tmp_path / "video.mp4"))
     assert any("is only 2.5 s long" in text for text in result.warnings)
     assert result.verdict == "stable"
-    assert result.metrics["motion_level"] == pytest.approx(1, abs=0.3)
+    assert result.metrics["motion_level"] == pytest.approx(2**0.5, rel=0.3)
 
 
 def test_an_unfinished_video_is_skipped(tmp_path: Path) -> None:

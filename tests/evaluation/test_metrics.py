@@ -17,7 +17,7 @@ from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.metrics.flicker import ChunkBoundaryFlicker, TemporalFlickering
 from tethercache.evaluation.metrics.frame import Frame
 from tethercache.evaluation.metrics.metric import Change, Metric, Series, Whole
-from tethercache.evaluation.verdict import THRESHOLDS
+from tethercache.evaluation.verdict import THRESHOLDS, WHOLE
 from tethercache.video import read_frames
 
 # how far a metric may move that the fault does not concern
@@ -66,7 +66,7 @@ def test_a_fault_is_found_by_its_metrics_and_by_no_other(
         # the ramps reach the thresholds of drift at these seconds
         ("saturation", "chroma", 11),
         ("brightness", "colour_difference", 15),
-        ("blur", "log_sharpness", 13),
+        ("blur", "log_sharpness", 14),
         ("freeze", "motion_retention", BEGIN),
     ],
 )
@@ -82,14 +82,16 @@ def test_the_onset_is_the_second_in_which_the_threshold_is_crossed(
     assert before == pytest.approx([expected] * BEGIN, abs=0.5)
 
 
-def test_a_single_symptom_is_worth_a_look_and_no_drift(results: dict[str, VideoResult]) -> None:
+def test_one_extreme_symptom_is_drift_and_another_is_worth_a_look(
+    results: dict[str, VideoResult],
+) -> None:
     words = {fault: result.verdict for fault, result in results.items()}
     assert words == {
         "none": "stable",
-        "saturation": "watch",
-        "brightness": "watch",
+        "saturation": "drifting",
+        "brightness": "drifting",
         "blur": "watch",
-        "freeze": "watch",
+        "freeze": "drifting",
         "flicker": "stable",
         "cut": "stable",
     }
@@ -101,7 +103,9 @@ def test_a_cut_is_timed_to_the_frame_and_said(results: dict[str, VideoResult]) -
 
 
 def test_a_frozen_end_is_said(results: dict[str, VideoResult]) -> None:
-    assert results["freeze"].metrics["frozen_share"] == pytest.approx(1 - BEGIN / SECONDS, abs=0.02)
+    assert results["freeze"].metrics["frozen_share"] == pytest.approx(1 - BEGIN / SECONDS, abs=0.06)
+    frozen = results["freeze"].metrics["frozen_seconds"]
+    assert frozen == pytest.approx(SECONDS - BEGIN, abs=0.7)
     assert any("repeat the one before" in note for note in results["freeze"].notes)
 
 
@@ -152,7 +156,7 @@ def test_every_registered_metric_is_a_frozen_dataclass_and_measures(name: str) -
     assert METRICS[name].summary
     assert METRICS[name].source
     previous, values = None, []
-    for index, rgb in enumerate(frames("none", 1)):
+    for index, rgb in enumerate(frames("none", 3)):
         frame = Frame(index, index / FPS, rgb, previous)
         value = metric.measure(frame)
         if value is not None:
@@ -164,7 +168,7 @@ def test_every_registered_metric_is_a_frozen_dataclass_and_measures(name: str) -
         same = metric.change(data, data)
         assert same == pytest.approx(1.0 if name == "motion_retention" else 0.0, abs=1e-6)
     elif isinstance(metric, Whole) and name != "chunk_boundary_flicker":
-        number = metric.summarise(Series(indices, indices / FPS, data, 1.0))
+        number = metric.summarise(Series(indices, indices / FPS, data, len(data) / FPS))
         assert number is not None
         assert math.isfinite(number)
 
@@ -180,9 +184,12 @@ def test_flat_and_tiny_pictures_measure_without_error() -> None:
 
 
 def test_every_threshold_belongs_to_a_metric_and_drift_is_worse_than_watch() -> None:
-    for threshold in THRESHOLDS:
+    for threshold in (*THRESHOLDS, *WHOLE):
         assert threshold.provenance
-        assert threshold.is_beyond(threshold.drifting, threshold.watch)
+        assert threshold.metric in METRICS
+        worse = threshold.drifting * (0.99 if threshold.is_ratio else 1.01)
+        assert threshold.is_beyond(worse, threshold.watch)
+        assert threshold.extreme is None or threshold.extreme >= threshold.drifting
 
 
 def test_flickering_prefers_the_frozen_video_which_is_why_it_gives_no_verdict(

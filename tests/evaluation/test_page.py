@@ -65,7 +65,7 @@ def test_pictures_and_charts_are_said_in_words(report: Report) -> None:
         if label.startswith("Chroma, change") and "baseline" in label
     ]
     assert re.search(r"second by second: .* at the start, .* at the end, furthest from 0 at", label)
-    assert "drift is beyond 9 and -9" in label
+    assert "drift is beyond 9 and -13.5" in label
 
 
 def test_two_lines_differ_by_more_than_colour_and_bear_their_values(report: Report) -> None:

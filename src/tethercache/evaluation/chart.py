@@ -84,7 +84,7 @@ def limits_of(threshold: Threshold) -> list[float]:
     """Where drift begins, for rising and falling values."""
     if METRICS[threshold.metric].better == "higher":
         return [threshold.drifting]
-    return [threshold.drifting, -threshold.drifting]
+    return [threshold.drifting, -threshold.drifting * threshold.falls]
 
 
 def _chart(name: str, videos: Sequence[VideoResult]) -> Chart | None:

@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import math
-from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
-from tethercache.evaluation.drift import (
-    DEFAULT_PROTOCOL,
-    PROTOCOLS,
-    curve,
-    mean_curve,
-    onset,
-    start_end,
-    stretches,
-    vde,
-)
+from tethercache.evaluation.drift import DEFAULT_PROTOCOL
 from tethercache.evaluation.images import file_hash, probe, timed_frames
 from tethercache.evaluation.metrics import METRICS
-from tethercache.evaluation.metrics.frame import Frame, Image
-from tethercache.evaluation.metrics.metric import Change, Metric, Series, Whole
-from tethercache.evaluation.verdict import THRESHOLDS, judge
+from tethercache.evaluation.metrics.frame import Image
+from tethercache.evaluation.metrics.metric import Metric
+from tethercache.evaluation.recording import FEWEST_FRAMES, Pace, Recording
 from tethercache.video import UnreadableVideoError, VideoInfo
 
-MEASURE_VERSION = 1
+MEASURE_VERSION = 2
 """Raised when what is computed around the metrics changes, so that old results are not reused."""
 
-_FEWEST_FRAMES = 8
-_HALF_SECOND = 0.5
 _THUMBNAIL_WIDTH = 320
 
 
@@ -99,7 +85,7 @@ class VideoResult:
         verdict: `stable`, `watch` or `drifting`.
         components: the verdict of each symptom.
         reasons: what led to the verdict.
-        notes: what must be known beside it: cuts, stillness.
+        notes: what must be known beside it: edits, stillness.
         warnings: what is unusual about the file.
         metrics: one number a metric; None where it cannot be measured. Changes are sizes.
         signed: the changes with their signs, end - start.
@@ -110,6 +96,10 @@ class VideoResult:
         onset: second from which on a component is beyond its threshold for drift, or None.
         curves: a value a second; changes are against the start.
         events: times of cuts and jumps, seconds.
+        edits: cuts, crossfades, fades and flashes: kind, begin and end in seconds.
+        worst: of each symptom of the verdict, the change in the window that is furthest from the
+            start of its shot, with its sign; begin and end of the window, and by how much the
+            thresholds are multiplied there.
         thumbnails: first, middle and last frame, JPEG in base64.
     """
 
@@ -131,6 +121,8 @@ class VideoResult:
     onset: dict[str, float | None]
     curves: dict[str, list[float | None]]
     events: dict[str, list[float]]
+    edits: list[dict[str, float | str]]
+    worst: dict[str, dict[str, float | None]]
     thumbnails: list[str] = field(default_factory=list, repr=False)
 
 
@@ -178,166 +170,53 @@ def _check(path: Path, info: VideoInfo) -> None:
         raise SkippedVideoError(
             f"is truncated: {info.duration:.1f} of {info.declared_duration:.1f} s are there"
         )
-    if info.num_frames < _FEWEST_FRAMES:
+    if info.num_frames < FEWEST_FRAMES:
         frames = "1 frame" if info.num_frames == 1 else f"{info.num_frames} frames"
         raise SkippedVideoError(
-            f"has {frames}; a start and an end to compare need at least {_FEWEST_FRAMES}"
-        )
-    # the thresholds rest on 8-bit video of an even size, which is what models write
-    if info.width % 2 or info.height % 2:
-        raise SkippedVideoError(
-            f"has an odd size, {info.width}x{info.height}; crop it to even numbers first"
-        )
-    if any(depth in info.pixel_format for depth in ("p10", "p12", "p14", "p16")):
-        raise SkippedVideoError(
-            f"has more than 8 bits a colour ({info.pixel_format}); convert it to yuv420p first"
-        )
-
-
-class _Recorder:
-    """The measurements of one metric as they come in: 16 bytes or little more each."""
-
-    def __init__(self, metric: Metric) -> None:
-        self.metric = metric
-        self._indices, self._times, self._values = array("q"), array("d"), array("d")
-        self._shape: tuple[int, ...] = ()
-        self._next = 0.0
-
-    def add(self, frame: Frame, every: int) -> None:
-        if self.metric.cadence == "sampled" and frame.index % every:
-            return
-        if self.metric.cadence == "half second":
-            if frame.time < self._next - 1e-6:
-                return
-            self._next += _HALF_SECOND
-        value = self.metric.measure(frame)
-        if value is None:
-            return
-        values = np.asarray(value, dtype=np.float64)
-        self._shape = values.shape
-        self._values.extend(values.ravel())
-        self._indices.append(frame.index)
-        self._times.append(frame.time)
-
-    def series(self, duration: float) -> Series | None:
-        if not self._indices:
-            return None
-        return Series(
-            indices=np.array(self._indices, dtype=np.int64),
-            times=np.array(self._times),
-            values=np.array(self._values).reshape(-1, *self._shape),
-            duration=duration,
+            f"has {frames}; a start and an end to compare need at least {FEWEST_FRAMES}"
         )
 
 
 def _measure(path: Path, digest: str, info: VideoInfo, options: Options) -> VideoResult:
-    recorders = {name: _Recorder(metric) for name, metric in options.metrics().items()}
+    recording = Recording(options.metrics(), options.every)
     thumbnails: list[str] = []
-    gaps = array("d")
-    frame: Frame | None = None
     for index, (time, rgb) in enumerate(timed_frames(path, options.image_fps)):
-        if frame is not None:
-            frame.forget_previous()
-            gaps.append(time - frame.time)
-        if frame is not None and frame.rgb.shape != rgb.shape:
+        if recording.shape not in (None, rgb.shape):
             raise SkippedVideoError(f"changes its size at {time:.1f} s")
-        frame = Frame(index, time, rgb, frame)
-        for recorder in recorders.values():
-            recorder.add(frame, options.every)
+        recording.add(time, rgb)
+        last = rgb
         if index in (0, info.num_frames // 2):
             thumbnails.append(_thumbnail(rgb))
-    assert frame is not None
-    count = frame.index + 1
-    if count < info.num_frames:
-        raise SkippedVideoError(f"is damaged: {count} of {info.num_frames} frames can be decoded")
-    thumbnails.append(_thumbnail(frame.rgb))
-    if max(gaps) > 1.5 * float(np.median(gaps)):
+    thumbnails.append(_thumbnail(last))
+    pace = Pace.of(recording.times)
+    duration = float(recording.times[-1]) + pace.gap
+    if info.duration > duration + max(0.5, 2 * pace.gap):
         raise SkippedVideoError(
-            "has a variable frame rate, so motion and flicker have no unit; "
-            "convert it to a constant one first"
+            f"is damaged: {duration:.1f} of {info.duration:.1f} s can be decoded"
         )
-    duration = frame.time + float(np.median(gaps))
-    series = {name: recorder.series(duration) for name, recorder in recorders.items()}
-    result = _summarise(options.metrics(), series)
-    verdict = judge(result.metrics, result.events.get("cuts", ()))
-    if not verdict.components:
+    found = recording.summarise(duration, pace.varies)
+    if not found.can_tell:
         raise SkippedVideoError(
             f"is too short: {duration:.2g} s sampled every {options.every} frames"
         )
+    height, width, _ = last.shape
     return VideoResult(
         name=path.name,
         path=str(path),
         sha256=digest,
         video={
-            "width": info.width,
-            "height": info.height,
+            "width": width,
+            "height": height,
             "fps": float(info.fps),
-            "frames": count,
+            "frames": len(recording.times),
             "seconds": duration,
             "codec": info.codec,
             "pixel_format": info.pixel_format,
         },
-        verdict=verdict.word,
-        components=dict(verdict.components),
-        reasons=list(verdict.reasons),
-        notes=list(verdict.notes),
-        warnings=_warnings(duration),
-        **dataclasses.asdict(result),
+        warnings=[*_warnings(duration), *pace.warnings()],
         thumbnails=thumbnails,
+        **found.as_dict(),
     )
-
-
-@dataclass
-class _Numbers:
-    """The part of a result that comes from the series."""
-
-    metrics: dict[str, float | None] = field(default_factory=dict)
-    signed: dict[str, float | None] = field(default_factory=dict)
-    start: dict[str, float | None] = field(default_factory=dict)
-    end: dict[str, float | None] = field(default_factory=dict)
-    start_end: dict[str, dict[str, float | None]] = field(
-        default_factory=lambda: {name: {} for name in PROTOCOLS}
-    )
-    vde: dict[str, float | None] = field(default_factory=dict)
-    onset: dict[str, float | None] = field(default_factory=dict)
-    curves: dict[str, list[float | None]] = field(default_factory=dict)
-    events: dict[str, list[float]] = field(default_factory=dict)
-
-
-def _summarise(metrics: dict[str, Metric], all_series: dict[str, Series | None]) -> _Numbers:
-    numbers = _Numbers()
-    for name, metric in metrics.items():
-        series = all_series[name]
-        if series is None:
-            numbers.metrics[name] = None
-        elif isinstance(metric, Whole):
-            numbers.metrics[name] = metric.summarise(series)
-            if events := metric.events(series):
-                numbers.events[name] = events
-            if series.values.ndim == 1:
-                numbers.curves[name] = mean_curve(series)
-        elif isinstance(metric, Change):
-            value = start_end(series, DEFAULT_PROTOCOL, metric.change)
-            numbers.metrics[name] = value
-            if metric.is_signed and value is not None:
-                numbers.signed[name] = value
-                numbers.metrics[name] = abs(value)
-            start, end = stretches(series, DEFAULT_PROTOCOL)
-            if series.values.ndim == 1 and len(start) and len(end):
-                numbers.start[name], numbers.end[name] = float(start.mean()), float(end.mean())
-                numbers.vde[name] = vde(series)
-            for protocol in PROTOCOLS:
-                numbers.start_end[protocol][name] = start_end(series, protocol, metric.change)
-            numbers.curves[name] = curve(series, metric)
-    for threshold in THRESHOLDS:
-        points = numbers.curves.get(threshold.metric)
-        if points is not None:
-
-            def beyond(value: float, threshold: Any = threshold) -> bool:
-                return bool(threshold.is_beyond(value, threshold.drifting))
-
-            numbers.onset[threshold.metric] = onset(points, beyond)
-    return numbers
 
 
 def _warnings(duration: float) -> list[str]:

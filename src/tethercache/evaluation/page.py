@@ -27,7 +27,7 @@ from tethercache.evaluation.tables import (
     verdict,
     video_tables,
 )
-from tethercache.evaluation.verdict import THRESHOLDS
+from tethercache.evaluation.verdict import THRESHOLDS, WHOLE
 from tethercache.text import printable
 
 _WORDS = ("stable", "watch", "drifting")
@@ -183,7 +183,7 @@ def _pictures(title: str, video: VideoResult) -> list[Picture]:
 
 def _thresholds() -> Table:
     rows = []
-    for threshold in THRESHOLDS:
+    for threshold in (*THRESHOLDS, *WHOLE):
         sign = "<" if METRICS[threshold.metric].better == "higher" else ">"
         rows.append(
             [
@@ -192,8 +192,8 @@ def _thresholds() -> Table:
                 Cell(threshold.provenance),
                 Cell(f"{sign} {threshold.watch:g}"),
                 Cell(f"{sign} {threshold.drifting:g}"),
+                Cell("" if threshold.extreme is None else f"{sign} {threshold.extreme:g}"),
             ]
         )
-    return Table(
-        "thresholds", ["symptom", "metric", "found on", "watch", "drifting"], rows, words=3
-    )
+    columns = ["symptom", "metric", "found on", "watch", "symptom of drift", "drift by itself"]
+    return Table("thresholds", columns, rows, words=3)

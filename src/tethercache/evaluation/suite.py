@@ -16,7 +16,7 @@ from typing import Any
 from tethercache.evaluation.drift import DEFAULT_PROTOCOL, PROTOCOLS, paired, statistics
 from tethercache.evaluation.measure import Options, Skipped, VideoResult
 from tethercache.evaluation.metrics import METRICS
-from tethercache.evaluation.verdict import THRESHOLDS
+from tethercache.evaluation.verdict import THRESHOLDS, WHOLE
 
 SCHEMA_VERSION = 1
 
@@ -73,7 +73,7 @@ class Report:
             "protocols": {name: dataclasses.asdict(p) for name, p in PROTOCOLS.items()},
             "options": dataclasses.asdict(self.options),
             "metrics": _describe(self.options),
-            "thresholds": [dataclasses.asdict(threshold) for threshold in THRESHOLDS],
+            "thresholds": [dataclasses.asdict(threshold) for threshold in (*THRESHOLDS, *WHOLE)],
             "videos": [_without_thumbnails(video) for video in self.videos],
             "summary": summarise(self.videos),
             "skipped": [dataclasses.asdict(skipped) for skipped in self.skipped],

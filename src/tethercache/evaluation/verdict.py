@@ -1,7 +1,7 @@
 """From numbers to a word: stable, watch or drifting, by one table of thresholds.
 
-A video drifts if at least two of {colour, saturation, sharpness, motion collapse} say so, because
-each of them alone can be what the prompt asked for: fireworks get brighter, a wave fills the frame.
+A video drifts if one symptom is extreme, or if two are beyond their thresholds at the same time.
+One alone that is not extreme can be what the prompt asked for.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tethercache.evaluation.evidence import Evidence, Window
 from tethercache.evaluation.metrics import METRICS
+from tethercache.evaluation.shots import Edit
 
 Word = Literal["stable", "watch", "drifting"]
 
-_PAIRS = "nine 60 s pairs of Self-Forcing and TetherCache"
+_CLIPS = "the clips of `choose` in benchmarks/verdicts.py and the published pairs"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Threshold:
         metric: its registered name.
         watch: a value worse than this is worth a look.
         drifting: a value worse than this is a symptom of drift.
+        extreme: a value worse than this is drift by itself; None if none is.
+        falls: by how much more a change may fall than rise; 1 if the sign does not matter.
         provenance: where the numbers come from.
     """
 
@@ -33,7 +37,9 @@ class Threshold:
     metric: str
     watch: float
     drifting: float
+    extreme: float | None
     provenance: str
+    falls: float = 1.0
 
     def word(self, value: float) -> Word:
         """Judge one value."""
@@ -41,46 +47,52 @@ class Threshold:
             return "drifting"
         return "watch" if self.is_beyond(value, self.watch) else "stable"
 
+    @property
+    def is_ratio(self) -> bool:
+        """Whether the metric falls from 1 on, so that less is worse and nothing is tolerated."""
+        return METRICS[self.metric].better == "higher"
+
     def is_beyond(self, value: float, limit: float) -> bool:
-        """Whether a value is worse than a limit; the sign of a change does not count."""
-        if METRICS[self.metric].better == "higher":
-            return value < limit
-        return abs(value) > limit
+        """Whether a value is worse than a limit."""
+        return value < limit if self.is_ratio else abs(value) / self._weight(value) > limit
+
+    def limit(self, tolerance: float) -> float:
+        """The threshold of drift in a window of this tolerance."""
+        return self.drifting if self.is_ratio else self.drifting * tolerance
+
+    def severity(self, value: float, tolerance: float) -> float:
+        """How far a value is beyond the threshold of drift; 1: just there."""
+        if self.is_ratio:
+            return self.drifting / max(value, 1e-3)
+        return abs(value) / self._weight(value) / self.limit(tolerance)
+
+    def _weight(self, value: float) -> float:
+        return self.falls if value < 0 else 1.0
 
 
 THRESHOLDS: tuple[Threshold, ...] = (
-    Threshold(
-        "colour",
-        "colour_difference",
-        watch=7.0,
-        drifting=10.0,
-        provenance=f"{_PAIRS}: baseline 12.2 to 42.7, TetherCache 1.1 to 6.9; onset at 10",
-    ),
-    Threshold(
-        "saturation",
-        "chroma",
-        watch=7.0,
-        drifting=9.0,
-        provenance=f"{_PAIRS}: baseline 12.2 to 59.2, TetherCache 0 to 13.5; "
-        "11.1 at our working size for the least of the three at hand",
-    ),
-    Threshold(
-        "sharpness",
-        "log_sharpness",
-        watch=0.2,
-        drifting=0.25,
-        provenance=f"{_PAIRS}: baseline 0.11 to 1.25, TetherCache 0.02 to 0.24; "
-        "re-encoding at CRF 35 alone gives 0.2",
-    ),
-    Threshold(
-        "motion collapse",
-        "motion_retention",
-        watch=0.5,
-        drifting=0.4,
-        provenance=f"{_PAIRS}: means 0.32 for the baseline, 0.77 for TetherCache",
-    ),
+    Threshold("colour", "colour_difference", 7.0, 9.0, 12.0, _CLIPS),
+    Threshold("saturation", "chroma", 7.0, 9.0, 18.0, _CLIPS, falls=1.5),
+    Threshold("sharpness", "log_sharpness", 0.2, 0.25, 0.7, _CLIPS),
+    Threshold("motion collapse", "motion_retention", 0.5, 0.5, None, _CLIPS),
 )
-"""Few videos (18): a reason to look, not a law. A video with cuts breaks what they rest on."""
+"""Changes of a window against the start of its shot, both multiplied by its tolerance."""
+
+WHOLE: tuple[Threshold, ...] = (
+    Threshold("flicker", "flicker", 2.0, 3.0, 3.0, _CLIPS),
+    Threshold("repetition", "repetition", 0.3, 0.4, 0.4, _CLIPS),
+    Threshold("freeze", "frozen_seconds", 3.0, 5.0, 5.0, _CLIPS),
+)
+"""Symptoms of a whole video."""
+
+VERDICT_METRICS: tuple[str, ...] = (
+    *(threshold.metric for threshold in (*THRESHOLDS, *WHOLE)),
+    "motion_level",
+    "frozen_share",
+    "layout_persistence",
+    "cuts",
+)
+"""The metrics that a verdict needs: thresholds, tolerance, edits and stillness."""
 
 SYMPTOMS_OF_DRIFT = 2
 FROZEN_SHARE = 0.5
@@ -97,7 +109,7 @@ class Verdict:
         word: the verdict.
         components: the verdict of each component that was measured.
         reasons: what led to it, one sentence each.
-        notes: what the reader must know beside it, above all cuts and stillness.
+        notes: what the reader must know beside it, above all edits and stillness.
     """
 
     word: Word
@@ -106,43 +118,124 @@ class Verdict:
     notes: tuple[str, ...]
 
 
-def judge(metrics: Mapping[str, float | None], cut_times: Sequence[float] = ()) -> Verdict:
-    """Judge a video by its metrics; those that were not measured are left out."""
-    components: dict[str, Word] = {}
-    reasons, notes = [], []
+@dataclass(frozen=True)
+class _Symptom:
+    threshold: Threshold
+    value: float
+    limit: float
+    word: Word
+    is_extreme: bool = False
+    where: str = ""
+
+    def __str__(self) -> str:
+        sign = "<" if self.threshold.is_ratio else ">"
+        return (
+            f"{self.threshold.component}: {self.threshold.metric} {abs(self.value):.3g} "
+            f"{sign} {self.limit:.3g}{self.where}"
+        )
+
+
+def judge(metrics: Mapping[str, float | None], evidence: Evidence | None = None) -> Verdict:
+    """Judge a video by its metrics and windows; what was not measured is left out."""
+    evidence = evidence or Evidence()
+    found: dict[str, _Symptom | None] = {}
+    worst = max(map(_in_window, evidence.windows), key=_severity, default=())
     for threshold in THRESHOLDS:
         value = metrics.get(threshold.metric)
+        if value is not None:
+            cap: Word = "drifting" if threshold.is_ratio else "watch"
+            found[threshold.component] = _whole(threshold, value, cap)
+    drifts = _drifts(worst)
+    for symptom in worst if drifts or any(s.threshold.extreme for s in worst) else ():
+        component = symptom.threshold.component
+        known = found.get(component)
+        if known is None or symptom.word == "drifting":
+            found[component] = symptom
+    for threshold in WHOLE:
+        value = metrics.get(threshold.metric)
+        if value is not None:
+            symptom_ = found[threshold.component] = _whole(threshold, value)
+            drifts = drifts or bool(symptom_ and symptom_.is_extreme)
+    components: dict[str, Word] = {c: s.word if s else "stable" for c, s in found.items()}
+    reasons = [str(symptom) for symptom in found.values() if symptom]
+    if evidence.replaced is not None:
+        components["replacement"], drifts = "drifting", True
+        reasons.append(
+            f"replacement: a part of the picture is another from {evidence.replaced:.1f} s on"
+        )
+    word: Word = "drifting" if drifts else "watch" if reasons else "stable"
+    still = _stillness(metrics)
+    if still and word == "stable":
+        word = "watch"
+    notes = (*_edit_notes(evidence.edits), *([still] if still else []))
+    return Verdict(word, components, tuple(reasons), notes)
+
+
+def _whole(threshold: Threshold, value: float, cap: Word = "drifting") -> _Symptom | None:
+    word = threshold.word(value)
+    if word == "stable":
+        return None
+    if cap == "watch":
+        word = "watch"
+    limit = threshold.drifting if word == "drifting" else threshold.watch
+    extreme = threshold.extreme is not None and threshold.is_beyond(value, threshold.extreme)
+    return _Symptom(threshold, value, limit, word, extreme and word == "drifting")
+
+
+def _in_window(window: Window) -> tuple[_Symptom, ...]:
+    """The symptoms of one window."""
+    found = []
+    for threshold in THRESHOLDS:
+        value = window.changes.get(threshold.metric)
         if value is None:
             continue
-        word = threshold.word(value)
-        components[threshold.component] = word
-        if word != "stable":
-            limit = threshold.drifting if word == "drifting" else threshold.watch
-            sign = "<" if METRICS[threshold.metric].better == "higher" else ">"
-            reasons.append(
-                f"{threshold.component}: {threshold.metric} {value:.3g} {sign} {limit:g}"
+        limit = threshold.limit(window.tolerance)
+        if threshold.is_beyond(value, limit):
+            extreme = threshold.extreme is not None and threshold.is_beyond(
+                value, threshold.extreme * window.tolerance
             )
-    symptoms = sum(word == "drifting" for word in components.values())
-    verdict: Word = "stable"
-    if symptoms >= SYMPTOMS_OF_DRIFT:
-        verdict = "drifting"
-    elif reasons:
-        verdict = "watch"
+            where = f" at {window.begin:.0f} to {window.end:.0f} s"
+            found.append(_Symptom(threshold, value, limit, "drifting", extreme, where))
+    return tuple(found)
 
+
+def _drifts(symptoms: Sequence[_Symptom]) -> bool:
+    return any(s.is_extreme for s in symptoms) or len(symptoms) >= SYMPTOMS_OF_DRIFT
+
+
+def _severity(symptoms: Sequence[_Symptom]) -> tuple[bool, int, float]:
+    sizes = [abs(s.value) / s.limit for s in symptoms if s.threshold.extreme is not None]
+    return _drifts(symptoms), len(symptoms), sum(sizes)
+
+
+def furthest(evidence: Evidence, threshold: Threshold) -> Window | None:
+    """The window in which a metric is worst for what is tolerated there; None if in none."""
+
+    def severity(window: Window) -> float:
+        value = window.changes.get(threshold.metric)
+        return -1.0 if value is None else threshold.severity(value, window.tolerance)
+
+    worst = max(evidence.windows, key=severity, default=None)
+    return None if worst is None or severity(worst) < 0 else worst
+
+
+def _stillness(metrics: Mapping[str, float | None]) -> str:
     frozen, motion = metrics.get("frozen_share"), metrics.get("motion_level")
     if frozen is not None and frozen > FROZEN_SHARE:
-        notes.append(f"{frozen:.0%} of the frames repeat the one before: low drift means little")
-        verdict = "watch" if verdict == "stable" else verdict
-    elif motion is not None and motion < STILL:
-        notes.append(f"hardly moves ({motion:.2g} px/frame): low drift means little")
-        verdict = "watch" if verdict == "stable" else verdict
-    if cut_times:
-        times = ", ".join(f"{time:.1f}" for time in cut_times[:6])
-        more = ", ..." if len(cut_times) > 6 else ""
-        plural = "cut" if len(cut_times) == 1 else "cuts"
-        notes.insert(
-            0,
-            f"{len(cut_times)} {plural} at {times}{more} s: start and end may show different "
-            "scenes, then drift means nothing",
-        )
-    return Verdict(verdict, components, tuple(reasons), tuple(notes))
+        return f"{frozen:.0%} of the frames repeat the one before: low drift means little"
+    if motion is not None and motion < STILL:
+        return f"hardly moves ({motion:.2g} px/frame): low drift means little"
+    return ""
+
+
+def _edit_notes(edits: Sequence[Edit]) -> list[str]:
+    notes = []
+    for kind in dict.fromkeys(edit.kind for edit in edits):
+        times = [edit.begin for edit in edits if edit.kind == kind]
+        shown = ", ".join(f"{time:.1f}" for time in times[:6]) + (", ..." if len(times) > 6 else "")
+        plural = kind if len(times) == 1 else f"{kind}es" if kind == "flash" else f"{kind}s"
+        text = f"{len(times)} {plural} at {shown} s"
+        if kind != "flash":
+            text += ": drift is measured inside the shots, start and end may show different scenes"
+        notes.append(text)
+    return notes

@@ -1,8 +1,7 @@
-"""Drift while a video is made: the cheap metrics on the stream, in constant memory."""
+"""Drift while a video is made: what the verdict needs, measured on the stream."""
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -11,21 +10,20 @@ import numpy.typing as npt
 from tethercache.evaluation.drift import DEFAULT_PROTOCOL, start_end
 from tethercache.evaluation.measure import Options, rounded
 from tethercache.evaluation.metrics import METRICS
-from tethercache.evaluation.metrics.frame import Frame
-from tethercache.evaluation.metrics.metric import Change, Series
-from tethercache.evaluation.verdict import THRESHOLDS, judge
+from tethercache.evaluation.metrics.metric import Change
+from tethercache.evaluation.recording import Recording
+from tethercache.evaluation.verdict import THRESHOLDS, VERDICT_METRICS
 
-WATCHED = ("colour_difference", "chroma", "log_sharpness", "motion_retention")
+WATCHED = tuple(threshold.metric for threshold in THRESHOLDS)
+_LONGER = 1.1  # judge again when the video has grown by this: the cost stays in proportion
 
 
 class DriftWatch:
     """Compares the newest seconds with the first ones as frames come in.
 
-    It keeps what was measured in the first and in the newest 5 s, which is all that the default
-    protocol compares. So at the end of a video the changes are those of `tethercache eval` for
-    these frames, which its file holds up to compression. The verdict rests on them alone, and knows
-    nothing of cuts and stillness. The onset is when the newest 5 s, not a single second, were
-    beyond a threshold.
+    It measures what the verdict needs, and as `tethercache eval` does: at the end of a video of any
+    length, changes, verdict and onsets are those of `eval` for these frames, which its file holds
+    up to compression. It keeps about 15 kB for a second of video.
 
     Args:
         fps: frames a second.
@@ -35,65 +33,32 @@ class DriftWatch:
     def __init__(self, fps: float, every: int = Options.every) -> None:
         self.every = every
         self._fps = fps
-        self._metrics: dict[str, Change] = {name: METRICS.parse(name) for name in WATCHED}
-        # frame numbers and measurements; the newest seconds begin behind the first ones
-        self._first: dict[str, list[tuple[int, Any]]] = {name: [] for name in WATCHED}
-        self._newest: dict[str, deque[tuple[int, Any]]] = {name: deque() for name in WATCHED}
-        self._seen = 0
-        self._before: Frame | None = None
-        self._onset: dict[str, float | None] = {t.metric: None for t in THRESHOLDS}
+        self._recording = Recording({name: METRICS.parse(name) for name in VERDICT_METRICS}, every)
+        self._judged: tuple[float, str] = (0.0, "")
 
     def update(self, frames: npt.NDArray[np.uint8]) -> None:
         """Look at the next frames, uint8 `[F, H, W, 3]`."""
         for rgb in np.asarray(frames):
-            frame = Frame(self._seen, self._seen / self._fps, rgb, self._before)
-            if self._seen % self.every == 0:
-                self._measure(frame)
-            frame.forget_previous()
-            self._before = frame
-            self._seen += 1
-        if not self._can_tell():
-            return
-        now = self.changes()
-        for threshold in THRESHOLDS:
-            value = now[threshold.metric]
-            began = self._onset[threshold.metric]
-            if began is None and value is not None:
-                is_drift = threshold.is_beyond(value, threshold.drifting)
-                self._onset[threshold.metric] = self._seen / self._fps if is_drift else None
+            self._recording.add(len(self._recording.times) / self._fps, rgb)
 
-    def _measure(self, frame: Frame) -> None:
-        seconds = DEFAULT_PROTOCOL.seconds
-        for name, metric in self._metrics.items():
-            newest = self._newest[name]
-            value = metric.measure(frame)
-            if value is not None:
-                kept = self._first[name] if frame.time < seconds else newest
-                kept.append((frame.index, value))
-            while newest and newest[0][0] / self._fps < frame.time - seconds:
-                newest.popleft()
-
-    def _can_tell(self) -> bool:
-        """Whether enough was seen to say something before the end: half of a stretch more."""
-        return self._seen >= 1.5 * DEFAULT_PROTOCOL.seconds * self._fps
+    @property
+    def _seconds(self) -> float:
+        return len(self._recording.times) / self._fps
 
     def changes(self) -> dict[str, float | None]:
-        """The change of each metric so far; None where there is nothing to compare."""
-        return {
-            name: start_end(self._series(name), DEFAULT_PROTOCOL, metric.change)
-            for name, metric in self._metrics.items()
-        }
-
-    def _series(self, name: str) -> Series:
-        """What is kept of one metric."""
-        kept = [*self._first[name], *self._newest[name]]
-        indices = np.array([index for index, _ in kept], dtype=np.int64)
-        values = np.array([value for _, value in kept], dtype=np.float64)
-        return Series(indices, indices / self._fps, values, self._seen / self._fps)
+        """The change of each metric from the first to the newest seconds; None: not to be had."""
+        found: dict[str, float | None] = {}
+        for name in WATCHED:
+            series = self._recording.series(name, self._seconds)
+            metric = self._recording.metrics[name]
+            found[name] = None
+            if series is not None and isinstance(metric, Change):
+                found[name] = start_end(series, DEFAULT_PROTOCOL, metric.change)
+        return found
 
     def status(self) -> str:
         """One short text for a progress line; empty in the first seconds."""
-        if not self._can_tell():
+        if self._seconds < 1.5 * DEFAULT_PROTOCOL.seconds:
             return ""
         now, parts = self.changes(), []
         if (colour := now["colour_difference"]) is not None:
@@ -104,21 +69,33 @@ class DriftWatch:
             parts.append(f"sharpness x{np.exp(sharpness):.2f}")
         if (motion := now["motion_retention"]) is not None:
             parts.append(f"motion {motion:.0%}")
-        return " · ".join([judge(now).word, *parts]) if parts else ""
+        return " · ".join([self._word(), *parts]) if parts else ""
+
+    def _word(self) -> str:
+        """The verdict, at most a tenth of the video old."""
+        judged_at, word = self._judged
+        if self._seconds >= _LONGER * judged_at:
+            word = self._recording.summarise(self._seconds).verdict.word
+            self._judged = (self._seconds, word)
+        return word
 
     def summary(self) -> dict[str, Any]:
-        """For the record of the video: last changes, verdict, and when each symptom began.
+        """For the record of the video: changes, verdict and its reasons, and the onsets.
 
-        The verdict is None for a video that is too short to have one, or an onset.
+        The verdict is None for a video that `tethercache eval` finds too short.
         """
-        now = self.changes()
+        found = self._recording.summarise(self._seconds) if self._recording.times else None
+        told = found is not None and found.can_tell and self._recording.is_long_enough
+        verdict = found.verdict if found is not None and told else None
         made: dict[str, Any] = rounded(
             {
                 "protocol": DEFAULT_PROTOCOL.name,
                 "every": self.every,
-                "verdict": judge(now).word if self._can_tell() else None,
-                "changes": now,
-                "onset": self._onset,
+                "verdict": verdict.word if verdict else None,
+                "reasons": list(verdict.reasons) if verdict else [],
+                "notes": list(verdict.notes) if verdict else [],
+                "changes": self.changes(),
+                "onset": found.onset if found is not None and told else {},
             }
         )
         return made

@@ -14,14 +14,21 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from tethercache.video.colour import to_rgb
 
+MOST_PIXELS = 7680 * 4320
+"""Largest frame that is decoded, 8K: a small file can declare a frame that fills the memory."""
+
+_ODD_RATE = Fraction(1, 50)
+"""The share by which the average rate may miss the nominal one: frames that were dropped."""
+
 
 class UnreadableVideoError(ValueError):
-    """The file is no video, has no frames or is damaged."""
+    """The file is no video, has no frames, is damaged or too large."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +36,15 @@ class VideoInfo:
     """What a video file says about itself.
 
     Attributes:
-        width: pixels.
+        width: pixels, as stored; a video that is shown rotated has its frames rotated.
         height: pixels.
         fps: frames a second, exact; the average if the frame rate varies.
-        num_frames: counted, because fragmented files do not store it.
-        duration: seconds.
+        num_frames: packets that are shown, counted, because fragmented files do not store it.
+        duration: seconds that are shown.
         codec: name of the codec, such as "h264".
         pixel_format: FFmpeg's name, such as "yuv420p".
-        declared_frames: as the header says, or 0; more than `num_frames` if the file was cut off.
+        declared_frames: as the header says of what is shown, or 0; more than `num_frames` if the
+            file was cut off.
         declared_duration: seconds, as the header says of a file that is all video, or 0.
     """
 
@@ -58,12 +66,34 @@ def _open(path: str | os.PathLike[str]) -> Iterator[tuple[InputContainer, VideoS
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, "no such video", str(path))
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise UnreadableVideoError(f"{path} contains no video")
-            yield container, container.streams.video[0]
+        # titles need not be UTF-8, and nobody reads them here
+        with av.open(str(path), metadata_errors="replace") as container:
+            yield container, _video_stream(path, container)
     except av.FFmpegError as error:
         raise UnreadableVideoError(f"{path} cannot be read as a video: {error.strerror}") from error
+
+
+def _video_stream(path: Path, container: InputContainer) -> VideoStream:
+    """The first video that can be decoded and is no cover picture, with a limit on its size."""
+    moving = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & Disposition.attached_pic
+    ]
+    if not moving:
+        raise UnreadableVideoError(f"{path} contains no video")
+    known = [stream for stream in moving if stream.codec_context is not None]
+    if not known:
+        raise UnreadableVideoError(f"{path} has a video in a format that FFmpeg does not know")
+    stream = known[0]
+    if stream.width * stream.height > MOST_PIXELS:
+        raise UnreadableVideoError(
+            f"{path} declares frames of {stream.width}x{stream.height}; "
+            f"at most {MOST_PIXELS} pixels (7680x4320) are read"
+        )
+    # what the header says can be exceeded later on: then the decoder refuses
+    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
+    return stream
 
 
 def read_frames(path: str | os.PathLike[str], every: int = 1) -> Iterator[npt.NDArray[np.uint8]]:
@@ -92,48 +122,70 @@ def read_timed_frames(
     """Read a video as `read_frames` does, each frame with the second at which it is shown.
 
     Frames of one rate are shown at index / rate; where the rate varies, the file's times differ.
+    The first is shown at 0, and times never fall.
     """
     if every < 1:
         raise ValueError(f"`every` ({every}) must be at least 1")
     converter = VideoReformatter()
     with _open(path) as (container, stream):
-        index, start = -1, None
+        index, start, last = -1, None, 0.0
         rate = stream.average_rate or stream.guessed_rate or Fraction(1)
         for index, frame in enumerate(container.decode(stream)):
             shown = frame.time if frame.time is not None else float(index / rate)
             start = shown if start is None else start
+            last = max(last, shown - start)
             if index % every == 0:
-                yield shown - start, to_rgb(converter, frame)
+                yield last, _upright(to_rgb(converter, frame), frame.rotation)
         if index < 0:
             raise UnreadableVideoError(f"{path} contains no frames")
+
+
+def _upright(image: npt.NDArray[np.uint8], degrees: int) -> npt.NDArray[np.uint8]:
+    """Turn a frame as its file asks for, in quarter turns against the clock."""
+    turns = round(degrees / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
     """Describe a video; reads the file once, without decoding it.
 
+    Packets that an edit list leaves out, as after cutting without encoding, do not count.
+
     Raises:
         UnreadableVideoError: the file is no video or has no frames.
     """
     with _open(path) as (container, stream):
-        num_frames, end = 0, 0
+        num_frames, hidden, start, end = 0, 0, None, 0
         for packet in container.demux(stream):
-            if packet.size:
+            if packet.size and packet.is_discard:
+                hidden += 1
+            elif packet.size:
                 num_frames += 1
-                end = max(end, (packet.pts or 0) + (packet.duration or 0))
-        fps = stream.average_rate or stream.guessed_rate
+                shown = packet.pts or 0
+                start = shown if start is None else min(start, shown)
+                end = max(end, shown + (packet.duration or 0))
+        fps = _rate(stream)
         time_base = stream.time_base
-        if not num_frames or not fps or not time_base:
+        if start is None or not fps or not time_base:
             raise UnreadableVideoError(f"{path} contains no frames")
         return VideoInfo(
             width=stream.width,
             height=stream.height,
             fps=fps,
             num_frames=num_frames,
-            duration=float((end - (stream.start_time or 0)) * time_base),
+            duration=float((end - start) * time_base),
             codec=stream.codec_context.name,
             pixel_format=stream.codec_context.pix_fmt or "",
-            declared_frames=stream.frames,
+            declared_frames=max(0, stream.frames - hidden),
             declared_duration=(container.duration or 0) / av.time_base
             if len(container.streams) == 1
             else 0.0,
         )
+
+
+def _rate(stream: VideoStream) -> Fraction | None:
+    """The average rate; the nominal one where just a few frames are missing."""
+    average, nominal = stream.average_rate, stream.guessed_rate
+    if not average or not nominal:
+        return average or nominal
+    return nominal if abs(average - nominal) <= _ODD_RATE * nominal else average

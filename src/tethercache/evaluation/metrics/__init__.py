@@ -71,6 +71,29 @@ METRICS = MetricRegistry(
             "share of frames that repeat the one before",
             source="frame difference below 0.3",
         ),
+        "frozen_seconds": MetricEntry(
+            "tethercache.evaluation.metrics.motion:FrozenSeconds",
+            "longest standstill after it moved",
+            source="frame difference below 0.3",
+            unit="s",
+        ),
+        "repetition": MetricEntry(
+            "tethercache.evaluation.metrics.motion:Repetition",
+            "share that repeats what was there seconds before",
+            source="12x7 pictures at the best lag",
+        ),
+        "layout_persistence": MetricEntry(
+            "tethercache.evaluation.metrics.layout:LayoutPersistence",
+            "correlation of the layouts of moments 2 s apart",
+            source="52x30 luma, locally normalised",
+            better="neither",
+        ),
+        "flicker": MetricEntry(
+            "tethercache.evaluation.metrics.flicker:Flicker",
+            "brightness that alternates every 2 to 4 frames, worst 5 s",
+            source="Fourier amplitude of mean luma",
+            unit="of 255",
+        ),
         "cuts": MetricEntry(
             "tethercache.evaluation.metrics.cuts:Cuts",
             "number of shot changes",

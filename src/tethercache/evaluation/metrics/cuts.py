@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from tethercache.evaluation.metrics.frame import Frame
+from tethercache.evaluation.metrics.layout import replaced
 from tethercache.evaluation.metrics.metric import Cadence, Series, Values, Whole
 
 _SIDE = 4  # neighbours on each side that say how much change is normal here
@@ -16,26 +17,30 @@ _SIDE = 4  # neighbours on each side that say how much change is normal here
 
 @dataclass(frozen=True)
 class Cuts(Whole):
-    """Number of shot changes: HSV differences that are large, and large beside their neighbours.
+    """Number of shot changes: frames in which another layout appears, and other colours.
 
     Args:
         content: smallest mean HSV difference, of 255.
-        ratio: over the median of the neighbouring differences.
+        replaced: smallest share of the picture that shows something else.
+        ratio: of both over the median of the neighbouring frames.
     """
 
-    content: float = 20.0
-    ratio: float = 2.5
+    content: float = 6.0
+    replaced: float = 0.6
+    ratio: float = 2.0
     cadence: ClassVar[Cadence] = "every frame"
+    version: ClassVar[int] = 2
 
-    def measure(self, frame: Frame) -> float | None:
-        """Mean HSV difference to the frame before."""
+    def measure(self, frame: Frame) -> Values | None:
+        """Mean HSV difference to the frame before, and the share that shows something else."""
         if frame.previous is None:
             return None
         before, now = frame.previous.hsv, frame.hsv
         hue = cv2.absdiff(before[..., 0], now[..., 0])
         hue = np.minimum(hue, 180 - hue)  # hue is a circle
         rest = cv2.norm(before[..., 1:], now[..., 1:], cv2.NORM_L1)
-        return float((hue.sum(dtype=np.int64) + rest) / now.size)
+        content = float((hue.sum(dtype=np.int64) + rest) / now.size)
+        return np.array([content, replaced(frame.previous.layout, frame.layout)])
 
     def summarise(self, series: Series) -> float:
         """The number of cuts."""
@@ -43,8 +48,9 @@ class Cuts(Whole):
 
     def events(self, series: Series) -> list[float]:
         """The times of the cuts."""
-        usual = _usual(series.values)
-        found = (series.values >= self.content) & (series.values >= self.ratio * usual)
+        least = np.array([self.content, self.replaced])
+        near = usual(series.values)
+        found = (series.values >= np.maximum(least, self.ratio * near)).all(axis=1)
         return [float(time) for time in series.times[found]]
 
 
@@ -60,6 +66,7 @@ class Jumps(Whole):
     ratio: float = 8.0
     smallest: float = 15.0
     cadence: ClassVar[Cadence] = "every frame"
+    needs_rate: ClassVar[bool] = True
 
     def measure(self, frame: Frame) -> float | None:
         """Mean absolute difference to the frame before."""
@@ -75,10 +82,10 @@ class Jumps(Whole):
         return [float(time) for time in series.times[series.values > limit]]
 
 
-def _usual(values: Values) -> Values:
-    """The median of each value's neighbours, without itself."""
+def usual(values: Values) -> Values:
+    """The median of each measurement's neighbours, without itself."""
     usual = np.zeros_like(values)
     for i in range(len(values)):
         near = np.concatenate([values[max(0, i - _SIDE) : i], values[i + 1 : i + 1 + _SIDE]])
-        usual[i] = np.median(near) if near.size else 0.0
+        usual[i] = np.median(near, axis=0) if len(near) else 0.0
     return usual

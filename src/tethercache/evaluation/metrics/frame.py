@@ -14,6 +14,12 @@ Floats = npt.NDArray[np.float32]
 
 _WORK_PIXELS = 416 * 240  # colour and motion are measured at this size: a quarter of 832x480
 _FLOW_MIN = 16  # DIS flow needs room for its patches
+LAYOUT_SIZE = (52, 30)
+"""Width and height of the layout of a picture."""
+SIGNATURE_SIZE = (12, 7)
+"""Width and height of the luma that tells whether two moments are the same."""
+_LAYOUT_BLUR = 3.0  # pixels of the layout over which brightness and contrast are evened out
+_LAYOUT_FLOOR = 2.0  # of 255: below this contrast is noise
 
 
 class Frame:
@@ -66,6 +72,20 @@ class Frame:
         return _bytes(cv2.cvtColor(self.work, cv2.COLOR_RGB2GRAY))
 
     @cached_property
+    def layout(self) -> Floats:
+        """Small luma of which the local brightness and contrast are evened out."""
+        small = cv2.resize(self.work_luma, LAYOUT_SIZE, interpolation=cv2.INTER_AREA)
+        centred = small - _blurred(small.astype(np.float32))
+        spread = np.sqrt(_blurred(centred * centred))
+        return np.asarray(centred / (spread + _LAYOUT_FLOOR), dtype=np.float32)
+
+    @cached_property
+    def signature(self) -> Floats:
+        """Very small luma, 0 to 255."""
+        small = cv2.resize(self.work_luma, SIGNATURE_SIZE, interpolation=cv2.INTER_AREA)
+        return np.asarray(small, dtype=np.float32)
+
+    @cached_property
     def lab(self) -> Floats:
         """CIE Lab in working size, L from 0 to 100."""
         scaled = self.work.astype(np.float32) / 255
@@ -92,6 +112,10 @@ class Frame:
         estimator: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         flow = estimator.calc(self.previous.work_luma, self.work_luma, None)
         return float(np.hypot(flow[..., 0], flow[..., 1]).mean() / self.scale)
+
+
+def _blurred(image: Floats) -> Floats:
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), _LAYOUT_BLUR), dtype=np.float32)
 
 
 def _bytes(image: object) -> Image:

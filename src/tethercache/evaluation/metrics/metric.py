@@ -35,6 +35,19 @@ class Series:
     values: Values
     duration: float
 
+    def between(self, begin: float, end: float) -> Values:
+        """The measurements from `begin` to before `end`, in seconds."""
+        first, last = np.searchsorted(self.times, (begin - 1e-6, end - 1e-6))
+        return self.values[first:last]
+
+    def part(self, begin: float, end: float) -> Series:
+        """The measurements from `begin` to before `end`, with times from `begin` on."""
+        first, last = np.searchsorted(self.times, (begin - 1e-6, end - 1e-6))
+        inside = slice(first, last)
+        return Series(
+            self.indices[inside], self.times[inside] - begin, self.values[inside], end - begin
+        )
+
 
 class Metric(ABC):
     """One number that a video gets. Subclasses are frozen dataclasses, so that specs set them.
@@ -42,10 +55,12 @@ class Metric(ABC):
     Attributes:
         cadence: which frames are measured.
         version: raised whenever results change, so that stored ones are not taken for new ones.
+        needs_rate: it compares frames with the ones before, which needs one frame rate.
     """
 
     cadence: ClassVar[Cadence] = "sampled"
     version: ClassVar[int] = 1
+    needs_rate: ClassVar[bool] = False
 
     @abstractmethod
     def measure(self, frame: Frame) -> float | Values | None:
