@@ -1,12 +1,12 @@
 """Full size on any machine: a random Self-Forcing checkpoint converts, loads and makes one chunk.
 
-    python benchmarks/full_size.py build convert generate --folder /tmp/full-size
+    python benchmarks/full_size.py build convert load generate --folder /tmp/full-size
 
 `build` writes a 1.3B training state with the names and shapes of the published one and random
-values in bfloat16 (2.8 GB); `convert` makes a folder of diffusers of it; `generate` loads that and
-makes one chunk of 3 latent frames at 480x832 (4 denoising passes and the context pass), without
-text encoder and VAE. Each step is a process of its own, so that its peak memory is its own. On two
-CPU cores a pass takes minutes. Prints a table, then one JSON line.
+values in bfloat16 (2.8 GB); `convert` makes a folder of diffusers of it; `load` loads that, and
+`generate` also makes one chunk of 3 latent frames at 480x832 (4 denoising passes and the context
+pass), without text encoder and VAE. Each step is a process of its own, so that its peak memory is
+its own. On two CPU cores a pass takes minutes. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 
 WIDTH, FFN, LAYERS, TEXT, FREQ, CHANNELS = 1536, 8960, 30, 4096, 256, 16
 CHUNK, ROWS, COLUMNS, TEXT_LENGTH = 3, 60, 104, 512
-STEPS = ("build", "convert", "generate")
+STEPS = ("build", "convert", "load", "generate")
 
 
 def official_shapes() -> dict[str, tuple[int, ...]]:
@@ -77,6 +77,13 @@ def convert(folder: Path, dtype: torch.dtype) -> None:
     from tethercache.models.convert import convert
 
     convert(folder / "checkpoint.pt", folder / "converted")
+
+
+def load(folder: Path, dtype: torch.dtype) -> None:
+    """Load the folder, ready to compute."""
+    from tethercache.backbones.weights import load_transformer
+
+    load_transformer(folder / "converted", dtype=dtype)
 
 
 @torch.no_grad()
@@ -144,7 +151,9 @@ def run_step(step: str, folder: Path, dtype: torch.dtype) -> None:
     watcher.start()
     started = time.perf_counter()
     try:
-        {"build": build, "convert": convert, "generate": generate}[step](folder, dtype)
+        {"build": build, "convert": convert, "load": load, "generate": generate}[step](
+            folder, dtype
+        )
     finally:
         finished.set()
         watcher.join()
