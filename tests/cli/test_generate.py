@@ -279,6 +279,7 @@ def test_what_a_model_does_not_read_of_a_prompt_is_named_and_recorded(
         ([PROMPT, "--vae-dtype", "int8"], 2, "'--vae-dtype'"),
         ([PROMPT, "--prompts", "prompts.txt"], 2, "one of the two"),
         ([PROMPT, "-o", "video.avi"], 2, "must end in .mp4"),
+        ([PROMPT, "-o", "x" * 243 + ".mp4"], 2, "too long"),  # that of the partial record is
         ([PROMPT, "-o", "nowhere/video.mp4"], 1, "no such folder"),
         ([PROMPT, "--model", "./nothing"], 1, "no model at"),
         ([PROMPT, "--colour", "red"], 2, "--colour"),

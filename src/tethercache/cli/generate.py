@@ -315,7 +315,6 @@ def generate(
     from tethercache.pipeline import CausalVideoPipeline
     from tethercache.video import TileSize
     from tethercache.video import channels_last as lay_out
-    from tethercache.video.writer import partial_path
 
     execution = replace(
         execution,
@@ -385,7 +384,6 @@ def generate(
     )
     made = []
     for job in jobs:
-        leaves(f"{partial_path(job.path)} keeps what is made, --overwrite replaces it")
         options["prompt_embeds"] = embeds[job.prompt].to(place)
         unread = cut_off(pipe.tokenizer, job.prompt, length=pipe.settings.max_sequence_length)
         noted = replace(
@@ -470,6 +468,7 @@ def _make(
 ) -> dict[str, Any]:
     """Generate one video and its sidecar; returns the summary of the JSON line."""
     from tethercache.video import Recording, Sidecar, command_line
+    from tethercache.video.writer import partial_path
 
     settings = record.settings
     task = progress.add_task(
@@ -505,6 +504,7 @@ def _make(
         with closing(stream) as chunks:
             for chunk in chunks:
                 recording.write(chunk[0])
+                leaves(f"{partial_path(job.path)} keeps what is made, --overwrite replaces it")
                 if watch is not None:
                     watch.update(chunk[0].numpy())
                     progress.update(task, drift=f"· {watch.status()}" if watch.status() else "")
