@@ -8,12 +8,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tethercache.evaluation.chart import charts
+from tethercache.evaluation.chart import charts, limits_of
 from tethercache.evaluation.measure import Options, Skipped, VideoResult
 from tethercache.evaluation.page import page
 from tethercache.evaluation.report import to_csv, to_markdown
 from tethercache.evaluation.suite import Report, worst_first
-from tethercache.evaluation.tables import number, time
+from tethercache.evaluation.tables import number, time, verdict
+from tethercache.evaluation.verdict import THRESHOLDS
 
 
 class Elements(HTMLParser):
@@ -65,7 +66,8 @@ def test_pictures_and_charts_are_said_in_words(report: Report) -> None:
         if label.startswith("Chroma, change") and "baseline" in label
     ]
     assert re.search(r"second by second: .* at the start, .* at the end, furthest from 0 at", label)
-    assert "drift is beyond 9 and -13.5" in label
+    (chroma,) = (t for t in THRESHOLDS if t.metric == "chroma")
+    assert f"drift is beyond {' and '.join(f'{limit:g}' for limit in limits_of(chroma))}" in label
 
 
 def test_two_lines_differ_by_more_than_colour_and_bear_their_values(report: Report) -> None:
@@ -81,6 +83,17 @@ def test_two_lines_differ_by_more_than_colour_and_bear_their_values(report: Repo
     assert '<circle class="mark ours"' in html
     assert '<rect class="mark base"' in html
     assert "prefers-color-scheme: dark" in html
+
+
+def test_edits_and_the_worst_window_are_shown(results: dict[str, VideoResult]) -> None:
+    cut = results["cut"]
+    assert verdict(cut).endswith(", 1 cut")
+    assert all(plot.edits[0].text == "cut, 8 s" for plot in charts([cut]))
+    bad = results["saturation"]
+    (plot,) = (plot for plot in charts([bad]) if plot.title.startswith("Chroma"))
+    assert plot.lines[0].worst is not None
+    assert f"worst window: {number(bad.worst['chroma']['change'])}, " in plot.lines[0].worst.text
+    assert all(plot.lines[0].worst is None for plot in charts([results["none"]]))
 
 
 def _name(title: str) -> str:

@@ -70,6 +70,9 @@ TAMPERED = {
     "another video": tampered("sha256", "0" * 64),
     "no size": tampered("video", {}),
     "size": tampered("video", {"width": "x"}),
+    "edit": tampered("edits", [{"kind": _SCRIPT, "begin": 0.0, "end": 1.0}]),
+    "edit without an end": tampered("edits", [{"kind": "cut", "begin": 0.0}]),
+    "worst": tampered("worst", {"chroma": {"change": _SCRIPT}}),
     "missing": lambda record: {k: v for k, v in record.items() if k != "onset"},
     "unknown": tampered("extra", 1),
     "a list": lambda record: [record],  # type: ignore[dict-item]

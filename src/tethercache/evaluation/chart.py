@@ -38,14 +38,33 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """A part of the time, with what is there."""
+
+    x: float
+    width: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Line:
-    """One video in a chart: its path, a mark now and then, its last value; of ours its extreme."""
+    """One video in a chart.
+
+    Attributes:
+        kind: `ours` or `base`.
+        path: through the values.
+        marks: a few of the places.
+        last: the last value, in words.
+        extreme: that which is furthest from 0, of ours.
+        worst: the window that counts for the verdict, where it is no good one.
+    """
 
     kind: str
     path: str
     marks: Sequence[Mark]
     last: Mark | None
     extreme: Mark | None
+    worst: Stretch | None
 
 
 @dataclass(frozen=True)
@@ -59,7 +78,7 @@ class Chart:
         rows: values on the left.
         columns: seconds below.
         limits: where drift begins.
-        cuts: where shots change.
+        edits: cuts, fades, crossfades and flashes.
         lines: ours and the baseline's.
     """
 
@@ -69,7 +88,7 @@ class Chart:
     rows: Sequence[Mark]
     columns: Sequence[Mark]
     limits: Sequence[Mark]
-    cuts: Sequence[float]
+    edits: Sequence[Stretch]
     lines: Sequence[Line]
 
 
@@ -82,7 +101,7 @@ def charts(videos: Sequence[VideoResult]) -> list[Chart]:
 
 def limits_of(threshold: Threshold) -> list[float]:
     """Where drift begins, for rising and falling values."""
-    if METRICS[threshold.metric].better == "higher":
+    if threshold.is_ratio:
         return [threshold.drifting]
     return [threshold.drifting, -threshold.drifting * threshold.falls]
 
@@ -105,7 +124,10 @@ def _chart(name: str, videos: Sequence[VideoResult]) -> Chart | None:
     def y(value: float) -> float:
         return round(FLOOR - (FLOOR - TOP) * (value - low) / max(high - low, 1e-9), 1)
 
-    lines = [_line(kind, curve, x, y) for kind, curve in zip(_LINES, curves, strict=False)]
+    lines = [
+        replace(_line(kind, video.curves.get(name, []), x, y), worst=_worst(name, video, x))
+        for kind, video in zip(_LINES, videos, strict=False)
+    ]
     shown = [limit for limit in limits if low <= limit <= high]
     sign = "<" if METRICS[name].better == "higher" else ">"
     return Chart(
@@ -117,7 +139,11 @@ def _chart(name: str, videos: Sequence[VideoResult]) -> Chart | None:
         limits=[
             Mark(LEFT, y(limit), f"drift {'<' if limit < 0 else sign} {limit:g}") for limit in shown
         ],
-        cuts=[x(cut) for video in videos for cut in video.events.get("cuts", [])],
+        edits=[
+            _stretch(float(edit["begin"]), float(edit["end"]), str(edit["kind"]), x)
+            for video in videos
+            for edit in video.edits
+        ],
         lines=_apart(lines),
     )
 
@@ -143,7 +169,23 @@ def _line(
     marks = [Mark(place.x, place.y) for place in places[offset::step]]
     last = Mark(places[-1].x, places[-1].y + 3.5, places[-1].text) if places else None
     extreme = _extreme(places, y(0.0)) if kind == "ours" else None
-    return Line(kind, "".join(points), marks, last, extreme)
+    return Line(kind, "".join(points), marks, last, extreme, worst=None)
+
+
+def _worst(name: str, video: VideoResult, x: Callable[[float], float]) -> Stretch | None:
+    """The worst window of a symptom that is one."""
+    window = video.worst.get(name)
+    words = [video.components.get(t.component) for t in THRESHOLDS if t.metric == name]
+    if window is None or words == ["stable"]:
+        return None
+    text = f"worst window: {number(window['change'])}"
+    begin, end = (float(window[place] or 0) for place in ("begin", "end"))
+    return _stretch(begin, end, text, x)
+
+
+def _stretch(begin: float, end: float, text: str, x: Callable[[float], float]) -> Stretch:
+    where = f"{time(begin)}" if end - begin < 1 else f"{begin:.0f} to {time(end)}"
+    return Stretch(x(begin), round(max(x(end) - x(begin), 1.5), 1), f"{text}, {where}")
 
 
 def _extreme(places: Sequence[Mark], zero: float) -> Mark | None:

@@ -184,16 +184,15 @@ def _pictures(title: str, video: VideoResult) -> list[Picture]:
 def _thresholds() -> Table:
     rows = []
     for threshold in (*THRESHOLDS, *WHOLE):
-        sign = "<" if METRICS[threshold.metric].better == "higher" else ">"
+        sign = "<" if threshold.is_ratio else ">"
+        levels = (threshold.watch, threshold.drifting, threshold.extreme)
         rows.append(
             [
                 Cell(threshold.component),
                 Cell(threshold.metric, hint=METRICS[threshold.metric].summary),
                 Cell(threshold.provenance),
-                Cell(f"{sign} {threshold.watch:g}"),
-                Cell(f"{sign} {threshold.drifting:g}"),
-                Cell("" if threshold.extreme is None else f"{sign} {threshold.extreme:g}"),
+                *(Cell("-" if level is None else f"{sign} {level:g}") for level in levels),
             ]
         )
-    columns = ["symptom", "metric", "found on", "watch", "symptom of drift", "drift by itself"]
-    return Table("thresholds", columns, rows, words=3)
+    heads = ["symptom", "metric", "found on", "watch", "symptom of drift", "drift by itself"]
+    return Table("thresholds", heads, rows, words=3)

@@ -33,6 +33,7 @@ from tethercache.evaluation.measure import (
     measure_video,
 )
 from tethercache.evaluation.metrics import METRICS
+from tethercache.evaluation.shots import EditKind
 from tethercache.evaluation.verdict import Word
 from tethercache.video.files import write_atomically
 
@@ -220,6 +221,15 @@ def _read(kept: Path, digest: str, options: Options) -> VideoResult:
         and all(_fits(value, float | str) for value in video.values())
     ):
         raise ValueError("it does not describe a video")
+    if not all(
+        _has(edit, {"kind": str, "begin": float, "end": float})
+        and edit["kind"] in get_args(EditKind)
+        for edit in record["edits"]
+    ):
+        raise ValueError("it has unknown edits")
+    window = {"change": float, "begin": float, "end": float, "tolerance": float}
+    if not all(_has(worst, window) for worst in record["worst"].values()):
+        raise ValueError("its worst windows are not as they should be")
     if not all(map(_is_jpeg, record["thumbnails"])):
         raise ValueError("its thumbnails are no pictures")
     return VideoResult(**record)
@@ -244,6 +254,12 @@ def _fits(value: Any, hint: Any) -> bool:
         _, of = get_args(hint)
         return isinstance(value, dict) and all(_fits(item, of) for item in value.values())
     return isinstance(value, hint)
+
+
+def _has(value: Any, entries: dict[str, Any]) -> bool:
+    """Whether a value has just these entries, of these types."""
+    is_alike = isinstance(value, dict) and set(value) == set(entries)
+    return is_alike and all(_fits(value[name], hint) for name, hint in entries.items())
 
 
 def _is_jpeg(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,9 +62,14 @@ def time(second: float) -> str:
 
 
 def verdict(video: VideoResult) -> str:
-    """The verdict, with the cuts that it depends on."""
-    cuts = video.metrics.get("cuts") or 0
-    return video.verdict + (f", {cuts:.0f} cut{'s' * (cuts != 1)}" if cuts else "")
+    """The verdict, with the edits that it depends on."""
+    kinds = Counter(str(edit["kind"]) for edit in video.edits)
+    return ", ".join([video.verdict, *(plural(count, kind) for kind, count in kinds.items())])
+
+
+def plural(count: int, word: str) -> str:
+    """How many of what."""
+    return f"{count} {word}{'' if count == 1 else 'es' if word.endswith('sh') else 's'}"
 
 
 def first_onset(video: VideoResult) -> str:
