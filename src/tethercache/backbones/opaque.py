@@ -53,9 +53,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layer: Tensor, backend: st
 
 
 @_operator
-def attend_text(query: Tensor, key: Tensor, value: Tensor, backend: str | None) -> Tensor:
+def attend_text(
+    query: Tensor, key: Tensor, value: Tensor, layer: Tensor, backend: str | None
+) -> Tensor:
     """Cross-attention `[B, L, H, D]` to the keys and values of the text `[B, L_text, H, D]`."""
-    output: Tensor = dispatch_attention_fn(
-        query, key, value, backend=current_call().backend or backend
-    )
+    call = current_call()
+    # copies, because compiled code uses its memory again
+    known = call.text(int(layer), lambda: (key.clone(), value.clone()))
+    output: Tensor = dispatch_attention_fn(query, *known, backend=call.backend or backend)
     return output.contiguous()

@@ -4,7 +4,7 @@ Axes: B samples, L tokens, C channels, H heads, D channels a head.
 
 Nothing here has a state: each stand-in knows its place in the model and asks for the call in
 progress, so that it serves every session. Code that `torch.compile` makes goes through the
-operators of `opaque.py` instead, and computes the text anew in every pass.
+operators of `opaque.py` instead, which keep the text too; it is projected in every pass there.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ class TextAttention(Processor):
             return hidden_states
         query = attn.norm_q(attn.to_q(hidden_states)).unflatten(-1, (attn.heads, -1))
         if compiling:
-            output = opaque.attend_text(query, *_text(attn, encoder_hidden_states), backend)
+            text = _text(attn, encoder_hidden_states)
+            output = opaque.attend_text(query, *text, self.number, backend)
         else:
             call = current_call()
             known = call.text(self.layer, lambda: _text(attn, encoder_hidden_states))
