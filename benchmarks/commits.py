@@ -163,13 +163,13 @@ def git(*arguments: str) -> bytes:
 
 
 @contextmanager
-def sources(commits: list[str]) -> Iterator[list[Path]]:
-    """Folders with the sources of commits, until the end of the block."""
+def sources(commits: list[str], parts: tuple[str, ...] = ("src",)) -> Iterator[list[Path]]:
+    """Folders with the sources of commits, and `parts` beside them, until the end of the block."""
     with tempfile.TemporaryDirectory() as folder:
         folders = []
         for number, commit in enumerate(commits):
             place = Path(folder).resolve() / str(number)
-            with tarfile.open(fileobj=io.BytesIO(git("archive", commit, "src"))) as files:
+            with tarfile.open(fileobj=io.BytesIO(git("archive", commit, *parts))) as files:
                 files.extractall(place, filter="data")
             folders.append(place / "src")
         yield folders
