@@ -24,9 +24,9 @@ from commits import git, sources
 RED = "a red ball rolling over grass"
 BLUE = "a blue cube bouncing over sand at night"
 REQUESTS = {
-    "tethercache": [RED, "--seconds", "4"],
-    "sink": [RED, "--seconds", "4", "--policy", "sink"],
-    "fifo": [RED, "--seconds", "4", "--policy", "fifo"],
+    "tethercache": [RED, "--seconds", "8"],
+    "sink": [RED, "--seconds", "8", "--policy", "sink"],
+    "fifo": [RED, "--seconds", "8", "--policy", "fifo"],
     "absolute": [BLUE, "--seconds", "4", "--policy", "sink:window=12,positions=absolute"],
     "settings": [BLUE, "--seconds", "5", "--policy", "tethercache:memory=5,alpha=0.2,tau=0.5"],
     "seed": [BLUE, "--seconds", "2", "--seed", "7"],
