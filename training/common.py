@@ -20,6 +20,8 @@ import torch
 import torch.distributed as dist
 import yaml
 
+from tethercache.video.files import replacing, write_atomically
+
 
 def load_config(description: str | None) -> dict[str, Any]:
     """Parse `--config FILE` (and `--set key=value`, repeated) and return the YAML mapping."""
@@ -79,13 +81,8 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write to that gets its name when it is complete, whatever other processes do."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        yield file
 
 
 def save_atomic(state: object, path: Path) -> None:
@@ -127,7 +124,7 @@ class CurveLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = path.read_text().splitlines()[1:] if path.exists() else []
         rows = [row for row in rows if float(row.partition(",")[0]) <= done]
-        path.write_text("\n".join([",".join(columns), *rows]) + "\n")
+        write_atomically(path, "\n".join([",".join(columns), *rows]) + "\n")
 
     def add(self, **values: float) -> None:
         """Append one row and print it."""

@@ -31,6 +31,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from tethercache import POLICIES, CausalVideoPipeline
+from tethercache.video.files import write_atomically
 from training import oracle, world
 from training.common import load_config, pick_device, written_whole
 from training.sample import held_out_scenes, interval, through_vae
@@ -417,7 +418,7 @@ def declare(config: dict[str, Any], folder: Path, pipe: CausalVideoPipeline) -> 
         if others:
             raise SystemExit(f"{folder} has videos of other {', '.join(others)}: --set out=ANOTHER")
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(made) + "\n")
+    write_atomically(path, json.dumps(made) + "\n")
 
 
 def main() -> None:
@@ -442,7 +443,7 @@ def main() -> None:
                 save_arrays(path, {"videos": np.array(part), **made})
                 print(f"{policy} batch {number}: {time.perf_counter() - started:.0f} s", flush=True)
     result = report(config, folder, read_renders(config, folder, pipe.vae))
-    (folder / "report.json").write_text(json.dumps(result) + "\n")
+    write_atomically(folder / "report.json", json.dumps(result) + "\n")
     plot(result, folder / "report.png")
     print(table(result))
     for base, found in result["differences"].items():

@@ -22,6 +22,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from PIL import Image
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
+from tethercache.video.files import write_atomically
 from training import causal, oracle, text, world
 from training.common import load_config, pick_device
 from training.encode import encode_scenes, latent_scale
@@ -115,7 +116,8 @@ def main() -> None:
     ceiling, _ = summarise([through_vae(vae, scene, frames) for scene in scenes], scenes)
     summary, results = summarise(clips, scenes)
     summary = {"clips": len(clips), **summary, "vae_ceiling": ceiling}
-    (out / "scores.json").write_text(json.dumps({**summary, "results": results}, indent=1) + "\n")
+    scores = json.dumps({**summary, "results": results}, indent=1) + "\n"
+    write_atomically(out / "scores.json", scores)
     print(json.dumps(summary))
 
 

@@ -110,6 +110,8 @@ def bench(
         require_compiler(place)
     _quiet_libraries()
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
+    from tethercache.video.files import write_atomically
+
     report = measure(
         {name: CASES[name] for name in case or default_cases(place)},
         policies,
@@ -124,7 +126,7 @@ def bench(
     show(report)
     made = report.as_json()
     if output is not None:
-        output.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        write_atomically(output, json.dumps(made, indent=1) + "\n")
     print(json.dumps(made))
     return 0 if report.quiet else FAILED
 

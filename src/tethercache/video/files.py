@@ -14,7 +14,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import FileIO
+from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
@@ -169,27 +169,20 @@ def remove_open(file: BinaryIO, path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[BufferedWriter[FileIO]]:
     """A new file that takes the name `path`, from whatever has it, when the block ends.
 
-    An exception leaves what was there.
-
-    Args:
-        path: its name in the end.
-        temporary: its name until then, which nobody else may use; what lies there is deleted. None:
-            a name that nobody has.
+    Until then it has a name that nobody else has. An exception leaves what was there.
     """
-    name = temporary or path.with_name(f".tethercache-{secrets.token_hex(8)}.partial")
-    if temporary is not None:
-        temporary.unlink(missing_ok=True)
-    file = create(name)
+    temporary = path.with_name(f".tethercache-{secrets.token_hex(8)}.partial")
     try:
-        with file:
+        with BufferedWriter(create(temporary)) as file:
             yield file
+            file.flush()
             os.fsync(file.fileno())
-        name.replace(path)
+        temporary.replace(path)
     except BaseException:
-        name.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -198,7 +191,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     if isinstance(content, str):
         content = content.encode()
     with disk_full_advice(path, "free some space and run again"), replacing(path) as file:
-        write_all(file, content)
+        file.write(content)
 
 
 def write_all(file: BinaryIO, content: bytes | memoryview) -> None:

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from tethercache.video import DiskFullError
+from tethercache.video.files import check_free, check_space, replacing, write_atomically
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_replaces_another_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text("older")
+    with replacing(path) as file:
+        file.write(b"new")
+        assert path.read_text() == "older"
+    assert path.read_text() == "new"
+    write_atomically(path, "über")
+    assert path.read_bytes() == "über".encode()
+    assert names(tmp_path) == ["results.json"]
+
+
+def test_an_exception_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text("older")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as file:  # noqa: PT012
+        file.write(b"new")
+        raise KeyboardInterrupt
+    assert path.read_text() == "older"
+    assert names(tmp_path) == ["results.json"]
+
+
+def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for name in ("report.html", "report.html.partial"):
+        (tmp_path / name).symlink_to(victim)
+    write_atomically(tmp_path / "report.html", b"new")
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "report.html").is_symlink()
+    assert (tmp_path / "report.html").read_bytes() == b"new"
+
+
+def test_the_longest_name_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 255)
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "results.json"
+    path.write_text("older")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFullError, match=r"free some space and run again.*results\.json"):
+        write_atomically(path, b"new")
+    assert path.read_text() == "older"
+    assert names(tmp_path) == ["results.json"]
+
+
+def test_names_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="a pipe, socket or device has this name"):
+            check_free(tmp_path / "pipe", overwrite=overwrite)
+        with pytest.raises(IsADirectoryError, match="a folder has this name"):
+            check_free(tmp_path / "folder", overwrite=overwrite)
+        with pytest.raises(ValueError, match="is too long for this folder"):
+            check_free(tmp_path / ("x" * 256), overwrite=overwrite)
+    for name in ("file", "link"):
+        check_free(tmp_path / name, overwrite=True)
+        with pytest.raises(FileExistsError, match="`overwrite` is off"):
+            check_free(tmp_path / name, overwrite=False)
+
+
+def test_more_than_the_disk_has_is_refused(tmp_path: Path) -> None:
+    check_space(tmp_path / "not" / "made", 1)
+    with pytest.raises(DiskFullError, match=r"about .* MB are needed here and .* MB are free"):
+        check_space(tmp_path / "not" / "made", 1 << 60)
