@@ -66,7 +66,18 @@ MAY_IMPORT = {
         "video",
     },
 }
-FREE = {"alignment", "arguments", "errors", "foreign", "lazy", "registry", "text", "__version__"}
+FREE = {
+    "alignment",
+    "arguments",
+    "errors",
+    "files",
+    "foreign",
+    "lazy",
+    "registry",
+    "software",
+    "text",
+    "__version__",
+}
 
 
 def _imports(path: Path) -> set[str]:

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from tethercache.video.files import replacing, write_atomically
+from tethercache.files import replacing, write_atomically
 
 
 def load_config(description: str | None) -> dict[str, Any]:

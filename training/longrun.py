@@ -31,7 +31,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from tethercache import POLICIES, CausalVideoPipeline
-from tethercache.video.files import write_atomically
+from tethercache.files import write_atomically
 from training import oracle, world
 from training.common import load_config, pick_device, written_whole
 from training.sample import held_out_scenes, interval, through_vae

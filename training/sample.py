@@ -22,7 +22,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from PIL import Image
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
-from tethercache.video.files import write_atomically
+from tethercache.files import write_atomically
 from training import causal, oracle, text, world
 from training.common import load_config, pick_device
 from training.encode import encode_scenes, latent_scale

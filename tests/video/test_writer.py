@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from tethercache import files as files_module
 from tethercache.video import (
     DiskFullError,
     VideoWriter,
@@ -26,7 +27,6 @@ from tethercache.video import (
     probe,
     read_frames,
 )
-from tethercache.video import files as files_module
 from tethercache.video import writer as writer_module
 from tethercache.video.mp4 import FragmentEncoder
 from tethercache.video.writer import finish

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ import torch
 
 from tethercache.bench.cases import Case
 from tethercache.bench.statistics import Ratio
+from tethercache.software import versions
 
 FIFO, SINK, CONTROL, BARE = "fifo", "sink", "control", "bare"
 """Names of the contestants that are always there: two windows, one of them twice, and no cache."""
@@ -230,7 +230,7 @@ class Report:
             "compiled": self.compiled,
             "matrix_tflop_per_second": {k: _short(peak / 1e12) for k, peak in self.peaks.items()},
             "machine": machine(self.device),
-            "versions": versions(),
+            "versions": versions("torch", "diffusers"),
         }
 
 
@@ -240,13 +240,6 @@ def machine(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
     return found
-
-
-def versions() -> dict[str, str]:
-    """Versions of what does the work."""
-    libraries = ("tethercache", "torch", "diffusers")
-    found = {name: importlib.metadata.version(name) for name in libraries}
-    return found | {"python": platform.python_version()}
 
 
 def processor() -> str:

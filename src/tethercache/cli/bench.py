@@ -110,7 +110,7 @@ def bench(
         require_compiler(place)
     _quiet_libraries()
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
-    from tethercache.video.files import write_atomically
+    from tethercache.files import write_atomically
 
     report = measure(
         {name: CASES[name] for name in case or default_cases(place)},

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import platform
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +18,7 @@ from tethercache.cli.models import missing_files
 from tethercache.evaluation.vbench.weights import WEIGHTS, missing_weights
 from tethercache.models import BASE, PRESETS, SHIPPED, base_lacks
 from tethercache.policies import POLICIES
+from tethercache.software import NOT_INSTALLED, versions
 from tethercache.text import printable
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "av", "peft")
@@ -39,10 +38,10 @@ def doctor(
     def row(key: str, value: str) -> None:
         console.print(f"[bold]{key:10}[/] {escape(printable(value))}")
 
-    installed = [f"{name} {_version(name)}" for name in _LIBRARIES if _version(name)]
-    row("versions", f"tethercache {_version('tethercache')}, Python {platform.python_version()}")
-    row("", ", ".join(installed))
-    if not _version("peft"):
+    found = versions(*_LIBRARIES)
+    row("versions", f"tethercache {found.pop('tethercache')}, Python {found.pop('python')}")
+    row("", ", ".join(f"{name} {v}" for name, v in found.items() if v != NOT_INSTALLED))
+    if found["peft"] == NOT_INSTALLED:
         row("", "peft is not installed: --lora and the model longlive need it")
     device = pick_device("auto")
     free, total = free_memory(device)
@@ -91,13 +90,6 @@ def _abilities(device: str, free: int | None) -> list[str]:
         needs = f"in {number_format} it needs {placement.estimate}"
         lines.append(f"{name} with {preset.policy}: {verdict}, {needs}")
     return lines
-
-
-def _version(library: str) -> str:
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _device_name(device: str) -> str:

@@ -258,9 +258,9 @@ def generate(
         require_compiler(place)
 
     from tethercache.backbones.lora import read_lora, require_peft
+    from tethercache.files import check_space
     from tethercache.models.sizes import head_dim
     from tethercache.video import shareable
-    from tethercache.video.files import check_space
     from tethercache.video.mp4 import expected_bytes
 
     if loras or (found.preset is not None and found.preset.lora is not None):

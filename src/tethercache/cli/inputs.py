@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tethercache.arguments import number
 from tethercache.errors import MissingModelError
+from tethercache.files import sha256
 from tethercache.models import Settings
 from tethercache.request import VideoPlan, plan_video
 
@@ -178,9 +178,5 @@ def describe_tiles(tiles: Tiles | None) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    """Of a file, or of all files in a folder."""
+    return sha256(*([path] if path.is_file() else sorted(filter(Path.is_file, path.rglob("*")))))

@@ -26,7 +26,7 @@ def run(
     from tethercache.evaluation.vbench.documents import is_finished_run
     from tethercache.evaluation.vbench.results import read_results
     from tethercache.evaluation.vbench.summary import as_json
-    from tethercache.video.files import write_atomically
+    from tethercache.files import write_atomically
 
     if weights_dir is None:
         if len(paths) != 1 or not is_finished_run(paths[0]):

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from tethercache.evaluation.metrics.frame import Image
+from tethercache.files import sha256
 from tethercache.video import UnreadableVideoError, VideoInfo, read_frames, read_timed_frames
 from tethercache.video import probe as probe_video
 
@@ -76,17 +77,12 @@ def timed_frames(path: Path, image_fps: float) -> Iterator[tuple[float, Image]]:
 def file_hash(path: Path) -> str:
     """sha256 of a file; of a folder, of the names and contents of its images."""
     if not path.is_dir():
-        return _digest(path)
+        return sha256(path)
     whole = hashlib.sha256()
     for file in image_files(path):
         _require_file(file)
-        whole.update(f"{_digest(file)} {file.name}\n".encode(errors="surrogateescape"))
+        whole.update(f"{sha256(file)} {file.name}\n".encode(errors="surrogateescape"))
     return whole.hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _probe_image(file: Path) -> VideoInfo:

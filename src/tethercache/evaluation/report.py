@@ -17,8 +17,8 @@ from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.page import page
 from tethercache.evaluation.suite import Report, better, worst_first
 from tethercache.evaluation.tables import Cell, Table, pair_table, video_tables
+from tethercache.files import check_free, write_atomically
 from tethercache.text import one_line, printable
-from tethercache.video.files import check_free, write_atomically
 
 STYLE = {"stable": "green", "watch": "yellow", "drifting": "bold red"}
 

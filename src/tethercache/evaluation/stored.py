@@ -35,7 +35,7 @@ from tethercache.evaluation.measure import (
 from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.shots import EditKind
 from tethercache.evaluation.verdict import Word
-from tethercache.video.files import write_atomically
+from tethercache.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
-import platform
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tethercache.evaluation.drift import DEFAULT_PROTOCOL, PROTOCOLS, paired, statistics
 from tethercache.evaluation.measure import Options, Skipped, VideoResult
 from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.verdict import THRESHOLDS, WHOLE
+from tethercache.software import versions
 
 SCHEMA_VERSION = 1
 
@@ -79,7 +78,7 @@ class Report:
             "skipped": [dataclasses.asdict(skipped) for skipped in self.skipped],
             "warnings": self.warnings,
             "failed": self.failed,
-            "versions": _versions(),
+            "versions": versions("numpy", "opencv-python-headless", "av"),
         }
         if self.baseline:
             made["baseline"] = {
@@ -267,13 +266,3 @@ def _without_thumbnails(video: VideoResult) -> dict[str, Any]:
     record = dataclasses.asdict(video)
     del record["thumbnails"]
     return record
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("tethercache", "numpy", "opencv-python-headless", "av"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

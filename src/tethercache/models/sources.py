@@ -22,6 +22,7 @@ import huggingface_hub
 
 from tethercache.arguments import positive
 from tethercache.errors import MissingModelError
+from tethercache.files import add_file, sha256
 from tethercache.foreign import read_json, reading, weight_map
 from tethercache.models.folders import CLASSES, INDEX, has_part
 from tethercache.models.presets import BASE, BASE_PARTS, PRESETS, HubFile, Preset
@@ -229,9 +230,7 @@ def fingerprint(folder: str | Path) -> str:
     digest = hashlib.sha256()
     for path in _files(Path(folder)):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        add_file(digest, path)
     return digest.hexdigest()
 
 
@@ -247,11 +246,7 @@ def _hash(path: Path) -> str:
     stored = path.resolve()
     if stored.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", stored.name):
         return stored.name
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256(path)
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tethercache.files import DiskFullError
 from tethercache.lazy import exports
-from tethercache.video.files import DiskFullError
 from tethercache.video.reader import (
     UnreadableVideoError,
     VideoInfo,

@@ -24,8 +24,7 @@ from typing import Any
 
 import av
 
-from tethercache.video.files import (
-    Frames,
+from tethercache.files import (
     check_free,
     create,
     disk_full_advice,
@@ -35,6 +34,7 @@ from tethercache.video.files import (
     remove_open,
     write_all,
 )
+from tethercache.video.frames import Frames
 from tethercache.video.mp4 import DEFAULT_CRF, count_frames
 from tethercache.video.sidecar import (
     FrameHasher,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tethercache.video.files import Frames, as_frames, write_atomically
+from tethercache.files import write_atomically
+from tethercache.software import versions
+from tethercache.video.frames import Frames, as_frames
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 64 << 20
@@ -89,13 +89,7 @@ class Sidecar:
 
 def software_versions() -> dict[str, str]:
     """Versions of what decides about the frames and the file."""
-    versions = {"python": platform.python_version()}
-    for package in ("tethercache", "torch", "diffusers", "transformers", "av"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # run from a checkout
-            versions[package] = "not installed"
-    return versions
+    return versions("torch", "diffusers", "transformers", "av")
 
 
 def shareable(path: str | os.PathLike[str], folder: str | os.PathLike[str] = ".") -> str:

@@ -25,9 +25,7 @@ from typing import BinaryIO
 import av
 
 from tethercache.arguments import positive, whole_number
-from tethercache.video.files import (
-    Frames,
-    as_frames,
+from tethercache.files import (
     check_free,
     create,
     disk_full_advice,
@@ -37,6 +35,7 @@ from tethercache.video.files import (
     remove_open,
     write_all,
 )
+from tethercache.video.frames import Frames, as_frames
 from tethercache.video.mp4 import DEFAULT_CRF, FragmentEncoder, count_frames, remux
 
 _FULL = (

@@ -28,8 +28,8 @@ from tethercache.evaluation.vbench.aggregate import ClipScore, Run, consistency
 from tethercache.evaluation.vbench.clips import split_video
 from tethercache.evaluation.vbench.dimensions import DIMENSIONS, FUSED
 from tethercache.evaluation.vbench.weights import BETWEEN, WEIGHTS, missing_weights
+from tethercache.files import write_atomically
 from tethercache.video import UnreadableVideoError, read_frames
-from tethercache.video.files import write_atomically
 
 Embed = Callable[[Sequence[Image]], list[Any]]
 """RGB images `[H, W, 3]` to one feature vector each."""

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
+from tethercache.files import (
+    check_free,
+    check_space,
+    new_folder,
+    replacing,
+    sha256,
+    write_atomically,
+)
 from tethercache.video import DiskFullError
-from tethercache.video.files import check_free, check_space, replacing, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -90,3 +98,25 @@ def test_more_than_the_disk_has_is_refused(tmp_path: Path) -> None:
     check_space(tmp_path / "not" / "made", 1)
     with pytest.raises(DiskFullError, match=r"about .* MB are needed here and .* MB are free"):
         check_space(tmp_path / "not" / "made", 1 << 60)
+
+
+def test_a_folder_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "model") as folder:
+        (folder / "config.json").write_text("{}")
+        assert not (tmp_path / "model").exists()
+    assert names(tmp_path) == ["model"]
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "other") as folder:  # noqa: PT012
+        (folder / "config.json").write_text("{}")
+        raise KeyboardInterrupt
+    with pytest.raises(OSError, match="model"), new_folder(tmp_path / "model"):
+        pass
+    assert names(tmp_path) == ["model"]
+    assert names(tmp_path / "model") == ["config.json"]
+
+
+def test_the_hash_of_a_file_is_that_of_its_contents(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"a" * (1 << 20))
+    other.write_bytes(b"b")
+    assert sha256(one) == hashlib.sha256(one.read_bytes()).hexdigest()
+    assert sha256(one, other) == hashlib.sha256(one.read_bytes() + b"b").hexdigest()

@@ -1,4 +1,4 @@
-"""Files that are either complete or not there, locks on them, and frames on their way into them.
+"""Files and folders that are either complete or not there, locks on them, and their hashes.
 
 Whoever writes a file in this project writes it through here: it is created under another name,
 never through a link that lies there, and gets its name when it is whole.
@@ -7,6 +7,7 @@ never through a link that lies there, and gets its name when it is whole.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -16,21 +17,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedWriter, FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from hashlib import _Hash
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
-
-Frames: TypeAlias = "npt.NDArray[np.uint8] | Tensor"
-"""uint8 RGB frames `[F, H, W, 3]`: a numpy array or a tensor on the CPU."""
 
 _LOCKED_BYTE = (1 << 31) - 2  # far behind: on Windows nobody else can read what is locked
 
@@ -174,7 +169,7 @@ def replacing(path: Path) -> Iterator[BufferedWriter[FileIO]]:
 
     Until then it has a name that nobody else has. An exception leaves what was there.
     """
-    temporary = path.with_name(f".tethercache-{secrets.token_hex(8)}.partial")
+    temporary = _temporary(path)
     try:
         with BufferedWriter(create(temporary)) as file:
             yield file
@@ -184,6 +179,27 @@ def replacing(path: Path) -> Iterator[BufferedWriter[FileIO]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A new folder that takes the name `path`, which nothing has yet, when the block ends.
+
+    Until then it has a name that nobody else has, which the block is given. An exception leaves
+    nothing.
+    """
+    temporary = _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside `path` that nobody has."""
+    return path.with_name(f".tethercache-{secrets.token_hex(8)}.partial")
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -201,11 +217,15 @@ def write_all(file: BinaryIO, content: bytes | memoryview) -> None:
         rest = rest[file.write(rest) :]
 
 
-def as_frames(frames: Frames) -> npt.NDArray[np.uint8]:
-    """Frames as a C-contiguous array, checked to be uint8 `[F, H, W, 3]`."""
-    array = np.asarray(frames)
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
-        raise ValueError(
-            f"`frames` must be uint8 [F, H, W, 3], got {array.dtype} {list(array.shape)}"
-        )
-    return np.ascontiguousarray(array)
+def sha256(*paths: Path) -> str:
+    """SHA-256 of a file in hexadecimal; of several, as if they were one after the other in one."""
+    digest = hashlib.sha256()
+    for path in paths:
+        add_file(digest, path)
+    return digest.hexdigest()
+
+
+def add_file(digest: _Hash, path: Path) -> None:
+    """Let the contents of a file go into a digest."""
+    with path.open("rb") as file:
+        hashlib.file_digest(file, lambda: digest)
