@@ -129,3 +129,92 @@ def test_an_ordinary_mp4_with_reordered_frames_is_read(tmp_path: Path) -> None:
     assert (info.num_frames, info.fps, info.duration) == (24, 24, 1.0)
     greys = [float(f.mean()) for f in read_frames(path)]
     assert greys == pytest.approx(list(range(0, 240, 10)), abs=4)
+
+
+def h264(path: Path, *, count: int = 24, rotation: float = 0.0, title: str = "") -> Path:
+    """The upper half of the picture is light."""
+    picture = np.zeros((16, 32, 3), np.uint8)
+    picture[:8] = 200
+    with av.open(str(path), "w") as container:
+        if title:
+            container.metadata["title"] = title
+        stream = container.add_stream("libx264", rate=24, width=32, height=16)
+        stream.pix_fmt = "yuv420p"
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for _ in range(count):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("rotation", [90, 180, -90])
+def test_a_rotated_video_is_read_as_it_is_shown(tmp_path: Path, rotation: int) -> None:
+    plain = next(read_frames(h264(tmp_path / "plain.mp4")))
+    turned = next(read_frames(h264(tmp_path / "turned.mp4", rotation=rotation)))
+    assert np.array_equal(turned, np.rot90(plain, rotation // 90))
+
+
+def test_a_title_that_is_not_utf_8_does_not_matter(tmp_path: Path) -> None:
+    path = h264(tmp_path / "a.mkv", title="cafe")
+    data = path.read_bytes()
+    assert data.count(b"cafe") == 1
+    path.write_bytes(data.replace(b"cafe", b"caf\xe9"))
+    assert probe(path).num_frames == len(list(read_frames(path))) == 24
+
+
+def test_a_format_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    path = h264(tmp_path / "a.mkv")
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_NONE4/ISO/AVC"))
+    for read in (probe, lambda each: next(read_frames(each))):
+        with pytest.raises(UnreadableVideoError, match="format that FFmpeg does not know"):
+            read(path)
+
+
+def test_a_size_that_fills_the_memory_is_refused_before_decoding(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.gif"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("gif", rate=10, width=16, height=16)
+        stream.pix_fmt = "rgb8"
+        for _ in range(3):
+            frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), "rgb24")
+            container.mux(stream.encode(frame.reformat(format="rgb8")))
+        container.mux(stream.encode(None))
+    data = bytearray(path.read_bytes())
+    data[6:10] = (16000).to_bytes(2, "little") * 2
+    path.write_bytes(data)
+    for read in (probe, lambda each: next(read_frames(each))):
+        with pytest.raises(UnreadableVideoError, match="16000x16000; at most 33177600 pixels"):
+            read(path)
+
+
+def test_frames_that_an_edit_list_hides_do_not_count(tmp_path: Path) -> None:
+    whole, cut = h264(tmp_path / "whole.mp4", count=48), tmp_path / "cut.mp4"
+    with av.open(str(whole)) as read, av.open(str(cut), "w") as container:
+        old = read.streams.video[0]
+        new = container.add_stream_from_template(old)
+        assert old.time_base is not None
+        shift = round(0.5 / old.time_base)
+        for packet in read.demux(old):
+            if packet.dts is not None and packet.pts is not None:
+                packet.stream = new
+                packet.dts, packet.pts = packet.dts - shift, packet.pts - shift
+                container.mux(packet)
+    info = probe(cut)
+    assert info.num_frames == len(list(read_frames(cut))) < 48
+    assert info.declared_frames == info.num_frames
+    assert info.duration == pytest.approx(1.5, abs=0.1)
+
+
+def test_a_dropped_frame_leaves_the_rate_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=16, width=32, height=16)
+        stream.pix_fmt = "yuv420p"
+        for index in range(100):
+            frame = av.VideoFrame.from_ndarray(np.zeros((16, 32, 3), np.uint8), "rgb24")
+            frame.pts = index
+            if index != 50:
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert (probe(path).num_frames, probe(path).fps) == (99, 16)

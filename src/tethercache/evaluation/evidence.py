@@ -16,6 +16,7 @@ import numpy as np
 from tethercache.evaluation.drift import DEFAULT_PROTOCOL
 from tethercache.evaluation.metrics.layout import LayoutPersistence
 from tethercache.evaluation.metrics.metric import Change, Metric, Series, Values
+from tethercache.evaluation.metrics.motion import FrozenSeconds
 from tethercache.evaluation.shots import Edit, Shot, find_edits, replacement, shots
 
 SHORTEST_SHOT = 4.0
@@ -24,11 +25,14 @@ PERSISTENT = 0.7
 """Layouts that are this alike after 2 s are those of a scene that stays."""
 BROKEN = 0.3
 """Layouts less alike than this, anywhere on the way, are of two scenes."""
-FOR_TURNOVER, FOR_BREAK, FOR_MOTION = 4.0, 8.0, 1.5
+FOR_TURNOVER, FOR_BREAK, FOR_MOTION = 4.0, 8.0, 2.0
 """How much more is tolerated for layouts less alike, and for each doubling of the motion."""
 
+EMPTY = 2.0
+"""Contrast, of 255, below which a picture shows next to nothing."""
+
 _STEP = 1.0
-_USUAL_GROWTH = 0.5  # doublings that motion comes and goes by
+_USUAL_GROWTH = 0.4  # doublings that motion comes and goes by
 _LITTLE_MOTION = 0.2  # pixels a frame, added to both sides: little more of little is no growth
 
 
@@ -59,11 +63,15 @@ class Evidence:
         windows: of all shots, in order of time.
         edits: in order of time.
         replaced: second at which a part of the picture was replaced for good, or None.
+        frozen: longest standstill, seconds, after something moved in the same shot.
+        empty: share of the frames that show next to nothing.
     """
 
     windows: tuple[Window, ...] = ()
     edits: tuple[Edit, ...] = ()
     replaced: float | None = None
+    frozen: float = 0.0
+    empty: float = 0.0
 
 
 def gather(
@@ -80,11 +88,23 @@ def gather(
     every_shot = shots(duration, edits)
     long_enough = [shot for shot in every_shot if shot.seconds >= SHORTEST_SHOT]
     found: list[Window] = []
-    replaced = None
+    replaced, frozen = None, 0.0
     for shot in long_enough or sorted(every_shot, key=lambda shot: -shot.seconds)[:1]:
         found += _windows(metrics, series, shot)
         replaced = replacement(series, shot) if replaced is None else replaced
-    return Evidence(tuple(found), tuple(edits), replaced)
+        frozen = max(frozen, _standstill(series.get("frozen_seconds"), shot))
+    return Evidence(tuple(found), tuple(edits), replaced, frozen, _emptiness(series.get("flicker")))
+
+
+def _standstill(repeats: Series | None, shot: Shot) -> float:
+    """A still picture behind a cut is a title, not a standstill."""
+    part = None if repeats is None else repeats.part(shot.begin, shot.end)
+    found = FrozenSeconds().summarise(part) if part is not None and len(part.times) else None
+    return found or 0.0
+
+
+def _emptiness(luma: Series | None) -> float:
+    return 0.0 if luma is None else float((luma.values[:, 1] < EMPTY).mean())
 
 
 def _windows(

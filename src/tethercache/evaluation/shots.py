@@ -10,19 +10,19 @@ from typing import Literal
 import numpy as np
 
 from tethercache.evaluation.metrics.cuts import Cuts, usual
-from tethercache.evaluation.metrics.layout import likeness, replaced
+from tethercache.evaluation.metrics.layout import compare, likeness
 from tethercache.evaluation.metrics.metric import Series, Values
 
-EditKind = Literal["cut", "crossfade", "fade", "flash"]
+EditKind = Literal["cut", "crossfade", "fade", "flash", "scene change"]
 
 _FLASH_CONTENT, _FLASH_RATIO = 15.0, 2.5  # HSV difference, and over that of the neighbours
 _FLASH_SECONDS = 1.0
 _FADED, _UNFADED = 0.35, 0.9  # contrast over the usual one
-_LONGEST_FADE = 6.0
-_SAME, _OTHER = 0.6, 0.25  # correlations of the layouts of one scene, and of two
-_BLEND_GAP = 0.35  # by which a crossfade's layouts are less alike than usual at that distance
+_SHORTEST_FADE, _LONGEST_FADE = 0.4, 4.0
+_SAME, _LASTING, _OTHER = 0.6, 0.66, 0.15  # correlations of layouts of one scene, and of two
 _BLEND_SHARES, _BLEND_SUM = 0.2, 0.25  # least share of each, and how far their sum is from 1
 _BLEND_REST = 0.1  # what a mix of before and after may leave unexplained
+_PART, _PART_RATIO, _PART_SECONDS = 0.3, 4.0, 2.0  # of a picture that is replaced in part
 _HALF_SECOND = 0.5
 
 
@@ -31,7 +31,8 @@ class Edit:
     """Something that an editor does, and no model by drifting.
 
     Attributes:
-        kind: cut, crossfade, fade (from or to an empty picture) or flash.
+        kind: cut, crossfade, fade (from or to an empty picture), flash, or a scene change that is
+            none of these.
         begin: second at which it begins.
         end: second at which it is over; of a cut, where the new shot begins.
     """
@@ -68,7 +69,7 @@ def find_edits(series: Mapping[str, Series | None]) -> list[Edit]:
         if not _inside(edit.begin, fades)
     ]
     found = [*fades, *flashes, *(Edit("cut", time, time) for time in cuts)]
-    blends = _crossfades(layout, series.get("repetition"))
+    blends = _transitions(layout, series.get("repetition"))
     found += [b for b in blends if not any(_touch(b, edit) for edit in found)]
     return sorted(found, key=lambda edit: edit.begin)
 
@@ -95,11 +96,13 @@ def _touch(one: Edit, two: Edit) -> bool:
 def _fades(luma: Series) -> list[Edit]:
     """Stretches whose contrast vanishes, with the way there and back."""
     contrast, times = luma.values[:, 1], luma.times
-    level = float(np.median(contrast))
-    if level < 1.0:
+    usually = float(np.median(contrast))
+    if usually < 1.0:
         return []
     found: list[Edit] = []
-    for begin, end in _runs(contrast < _FADED * level):
+    for begin, end in _runs(contrast < _FADED * usually):
+        around = (times > times[begin] - _LONGEST_FADE) & (times < times[end - 1] + _LONGEST_FADE)
+        level = min(usually, float(np.percentile(contrast[around], 75)))
         while begin > 0 and contrast[begin - 1] < _UNFADED * level:
             begin -= 1
         while end < len(contrast) and contrast[end] < _UNFADED * level:
@@ -108,7 +111,8 @@ def _fades(luma: Series) -> list[Edit]:
         if until - times[begin] <= _LONGEST_FADE and not any(
             edit.begin == times[begin] for edit in found
         ):
-            found.append(Edit("fade", float(times[begin]), until))
+            kind: EditKind = "fade" if until - times[begin] > _SHORTEST_FADE else "flash"
+            found.append(Edit(kind, float(times[begin]), until))
     return found
 
 
@@ -154,7 +158,7 @@ def _flashes(changes: Series, luma: Series, known: Sequence[float]) -> list[Edit
     for time in changes.times[sudden]:
         if any(abs(time - other) < _FLASH_SECONDS for other in known):
             continue
-        if found and time <= found[-1].end + _FLASH_SECONDS:
+        if found and time <= found[-1].end + _FLASH_SECONDS / 4:
             found[-1] = Edit("flash", found[-1].begin, float(time))
             continue
         back = _goes_back(luma, float(time))
@@ -177,26 +181,31 @@ def _goes_back(luma: Series, time: float) -> float | None:
     return luma.duration if time > luma.duration - _FLASH_SECONDS else None
 
 
-def _crossfades(layout: Series, pictures: Series | None) -> list[Edit]:
-    """Where one lasting layout gives way to another, through a mix of both."""
-    if pictures is None:
-        return []
+def _transitions(layout: Series, pictures: Series | None) -> list[Edit]:
+    """Where another layout takes over from one that lasted, or one that lasts from another.
+
+    It is a crossfade if the picture in between is a mix of both, else a change of scene.
+    """
     values, count = layout.values, len(layout.times)
     found: list[tuple[float, Edit]] = []
     for reach in (1, 2, 3):
-        distant = zip(values, values[2 * reach :], strict=False)
-        usually = float(np.median([likeness(one, two) for one, two in distant] or [0.0]))
-        for middle in range(reach + 2, count - reach - 2):
-            a, b = middle - reach, middle + reach
-            sides = min(likeness(values[a - 2], values[a]), likeness(values[b], values[b + 2]))
-            across = likeness(values[a], values[b])
-            if sides < _SAME or across > min(_OTHER, usually - _BLEND_GAP):
+        for a in range(4, count - 2 * reach - 4):
+            b = a + 2 * reach
+            before = min(likeness(values[a - lag], values[a]) for lag in (2, 4))
+            after = min(likeness(values[b], values[b + lag]) for lag in (2, 4))
+            across = max(
+                likeness(values[a], values[b]),
+                likeness(values[a - 2], values[b + 2]),
+                likeness(values[a - 4], values[b + 4]),
+            )
+            if max(before, after) < _LASTING or across > _OTHER:
                 continue
             begin, end = float(layout.times[a]), float(layout.times[b])
-            if _is_mix(pictures, begin, end):
-                found.append((across, Edit("crossfade", begin, end)))
+            is_mix = pictures is not None and _is_mix(pictures, begin, end)
+            kind: EditKind = "crossfade" if is_mix else "scene change"
+            found.append((across, Edit(kind, begin, end)))
     kept: list[Edit] = []
-    for _, edit in sorted(found, key=lambda item: item[0]):
+    for _, edit in sorted(found, key=lambda item: (item[1].kind, item[0])):
         if not any(_touch(edit, other) for other in kept):
             kept.append(edit)
     return kept
@@ -220,21 +229,27 @@ def replacement(series: Mapping[str, Series | None], inside: Shot) -> float | No
     Returns:
         The second, or None if it never happened.
     """
-    changes, layout = series.get("cuts"), series.get("layout_persistence")
-    if changes is None or layout is None:
+    changes = series.get("cuts")
+    if changes is None:
         return None
-    parts = changes.values[:, 1]
-    sudden = (parts >= 0.15) & (parts >= 3 * usual(changes.values)[:, 1] + 0.05)
-    for time in changes.times[sudden]:
-        if not inside.begin + 2 <= time <= inside.end - 2:
+    replaced, kept = changes.values[:, 1], changes.values[:, 2]
+    usually = usual(changes.values)[:, 1]
+    sudden = (replaced >= _PART) & (replaced >= _PART_RATIO * usually) & (kept >= _PART)
+    times = changes.times[sudden]
+    for time in times:
+        if not inside.begin + _PART_SECONDS <= time <= inside.end - _PART_SECONDS:
             continue
-        before, earlier = _at(layout, time - 0.75), _at(layout, time - 2.0)
-        soon, later = _at(layout, time + 0.75), _at(layout, min(time + 5, inside.end - 0.5))
-        if before is None or earlier is None or soon is None or later is None:
-            continue
-        if (
-            replaced(earlier, before) < 0.1
-            and min(replaced(before, soon), replaced(before, later)) > 0.2
-        ):
+        near = np.abs(times - time) < _PART_SECONDS  # what comes and goes is an effect or a light
+        if near.sum() == 1 and not _comes_back(series.get("layout_persistence"), float(time)):
             return float(time)
     return None
+
+
+def _comes_back(layout: Series | None, time: float) -> bool:
+    """Whether the picture of a moment ago is there again soon after."""
+    if layout is None:
+        return False
+    before, after = _at(layout, time - 0.75), _at(layout, time + _PART_SECONDS)
+    return (
+        before is not None and after is not None and compare(before, after).replaced < 0.5 * _PART
+    )

@@ -53,6 +53,11 @@ METRICS = MetricRegistry(
             "log ratio of the mean absolute Laplacian, end to start",
             source="Laplacian focus measure",
         ),
+        "texture": MetricEntry(
+            "tethercache.evaluation.metrics.detail:Texture",
+            "log ratio of the share that is not flat, end to start",
+            source="luma steps above 2",
+        ),
         "motion_level": MetricEntry(
             "tethercache.evaluation.metrics.motion:MotionLevel",
             "mean optical flow of the whole video",

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from tethercache.evaluation.metrics.frame import Frame
-from tethercache.evaluation.metrics.layout import replaced
+from tethercache.evaluation.metrics.layout import compare
 from tethercache.evaluation.metrics.metric import Cadence, Series, Values, Whole
 
 _SIDE = 4  # neighbours on each side that say how much change is normal here
@@ -32,7 +32,7 @@ class Cuts(Whole):
     version: ClassVar[int] = 2
 
     def measure(self, frame: Frame) -> Values | None:
-        """Mean HSV difference to the frame before, and the share that shows something else."""
+        """Mean HSV difference to the frame before; shares that show something else and the same."""
         if frame.previous is None:
             return None
         before, now = frame.previous.hsv, frame.hsv
@@ -40,7 +40,8 @@ class Cuts(Whole):
         hue = np.minimum(hue, 180 - hue)  # hue is a circle
         rest = cv2.norm(before[..., 1:], now[..., 1:], cv2.NORM_L1)
         content = float((hue.sum(dtype=np.int64) + rest) / now.size)
-        return np.array([content, replaced(frame.previous.layout, frame.layout)])
+        layouts = compare(frame.previous.layout, frame.layout)
+        return np.array([content, layouts.replaced, layouts.kept])
 
     def summarise(self, series: Series) -> float:
         """The number of cuts."""
@@ -49,8 +50,8 @@ class Cuts(Whole):
     def events(self, series: Series) -> list[float]:
         """The times of the cuts."""
         least = np.array([self.content, self.replaced])
-        near = usual(series.values)
-        found = (series.values >= np.maximum(least, self.ratio * near)).all(axis=1)
+        values = series.values[:, :2]
+        found = (values >= np.maximum(least, self.ratio * usual(values))).all(axis=1)
         return [float(time) for time in series.times[found]]
 
 

@@ -21,7 +21,7 @@ from tethercache.evaluation.metrics.metric import Cadence, Series, Values, Whole
 _BLUR = 2.0  # layout pixels over which two layouts are compared at a place
 _EMPTY = 0.02  # mean square of a place without texture
 _LEAST_TEXTURE = 0.2  # share of the picture; below this the comparison says little
-_ALIKE = 0.3  # correlation below which a place shows something else
+_ALIKE, _SAME = 0.3, 0.7  # correlation of places that show something else, and the same
 
 
 def likeness(one: Values, two: Values) -> float:
@@ -30,14 +30,28 @@ def likeness(one: Values, two: Values) -> float:
     return float((one * two).sum()) / size if size > 1e-9 else 0.0
 
 
-def replaced(one: npt.NDArray[np.floating], two: npt.NDArray[np.floating]) -> float:
-    """Share of the textured parts of two pictures, 0 to 1, that show something else."""
+@dataclass(frozen=True)
+class Comparison:
+    """Two layouts, place by place.
+
+    Attributes:
+        replaced: share of the textured parts, 0 to 1, that show something else.
+        kept: share of them that show the same.
+    """
+
+    replaced: float
+    kept: float
+
+
+def compare(one: npt.NDArray[np.floating], two: npt.NDArray[np.floating]) -> Comparison:
+    """Say how much of a picture is still in another."""
     first, second = (np.asarray(x, np.float32).reshape(LAYOUT_SIZE[::-1]) for x in (one, two))
     square_one, square_two = _around(first * first), _around(second * second)
     correlation = _around(first * second) / np.sqrt(square_one * square_two + 1e-4)
     textured = np.maximum(square_one, square_two) > _EMPTY
-    other = textured & (correlation < _ALIKE)
-    return float(other.mean() / max(float(textured.mean()), _LEAST_TEXTURE))
+    size = max(float(textured.mean()), _LEAST_TEXTURE)
+    other, same = textured & (correlation < _ALIKE), textured & (correlation > _SAME)
+    return Comparison(float(other.mean()) / size, float(same.mean()) / size)
 
 
 def _around(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -102,13 +102,13 @@ class Repetition(Whole):
     Args:
         shortest: seconds of the shortest lag.
         longest: seconds of the longest lag.
-        alike: largest difference, as a share of that between the repetitions.
-        moves: smallest difference between the repetitions, of 255.
+        alike: largest difference, as a share of the mean at shorter lags.
+        moves: smallest mean difference at shorter lags, of 255.
     """
 
     shortest: float = 1.0
     longest: float = 60.0
-    alike: float = 0.2
+    alike: float = 0.25
     moves: float = 1.5
 
     def measure(self, frame: Frame) -> Values:
@@ -126,9 +126,9 @@ class Repetition(Whole):
         best, apart = 0.0, np.zeros(len(values), np.float32)
         for lag in range(1, min(len(values) - first, round(self.longest / step)) + 1):
             now = np.abs(values[lag:] - values[:-lag]).mean(axis=1)
-            between = apart[: len(now)]  # how far the picture went at shorter lags
+            between = apart[: len(now)] / max(1, lag - 1)  # how far the picture went meanwhile
             if lag >= first:
                 same = (now < self.alike * between) & (between > self.moves)
                 best = max(best, float(same.sum()) / len(values))
-            apart = np.maximum(between, now)
+            apart = apart[: len(now)] + now
         return best
