@@ -16,7 +16,7 @@ from tests.toys import toy_pipeline
 from tethercache.backbones import attach
 from tethercache.conditioning import encode_prompts
 from tethercache.errors import DamagedModelError, MissingModelError
-from tethercache.execution import Execution
+from tethercache.fit.execution import Execution
 from tethercache.pipeline import CausalVideoPipeline
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window

@@ -18,7 +18,7 @@ from tests.toys import toy_pipeline
 from tethercache.cli import main
 from tethercache.conditioning import encode_frames
 from tethercache.errors import NotFiniteError
-from tethercache.execution import Execution
+from tethercache.fit.execution import Execution
 from tethercache.pipeline import CausalVideoPipeline
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window

@@ -33,7 +33,7 @@ from tethercache.backbones.weights import load_transformer, not_finite
 from tethercache.cache import Policy
 from tethercache.conditioning import cut_off, encode_prompts, unknown_words
 from tethercache.errors import NotFiniteError
-from tethercache.execution import (
+from tethercache.fit.execution import (
     ATTENTION,
     Execution,
     choose_attention,

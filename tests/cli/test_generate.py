@@ -258,8 +258,8 @@ def test_what_a_model_does_not_read_of_a_prompt_is_named_and_recorded(
         ([PROMPT, "--seconds", "nan"], 2, "must be a positive number"),
         ([PROMPT, "--seconds", "soon"], 2, "'--seconds'"),
         ([PROMPT, "--seconds", "1", "--latent-frames", "3"], 2, "not both"),
-        ([PROMPT, "--threads", "0"], 2, "--threads (0) must be at least 1"),
-        ([PROMPT, "--threads", "513"], 2, "--threads (513) must be at most 512"),
+        ([PROMPT, "--threads", "0"], 2, "`threads` (0) must be a whole number from 1 to 512"),
+        ([PROMPT, "--threads", "513"], 2, "`threads` (513) must be a whole number from 1 to 512"),
         ([PROMPT, "--latent-frames", "0"], 2, "must be a whole number of at least 1"),
         ([PROMPT, "--num-samples", "0"], 2, "`num_samples` (0)"),
         ([PROMPT, "--policy", "tethercash"], 2, "did you mean `tethercache`"),
@@ -271,7 +271,7 @@ def test_what_a_model_does_not_read_of_a_prompt_is_named_and_recorded(
         ([PROMPT, "--policy", "tethercache:memory=13"], 2, "reached by whole chunks"),
         ([PROMPT, "--policy", "tethercache:recent=2,memory=16"], 2, "`recent` (2)"),
         ([PROMPT, "--policy", "fifo:window=30"], 2, "must not exceed the 21"),
-        ([PROMPT, "--device", "abacus"], 2, "--device abacus"),
+        ([PROMPT, "--device", "abacus"], 2, "`device` (abacus) cannot be used"),
         ([PROMPT, "--attention", "flash"], 2, "`flash` cannot be used on cpu"),
         ([PROMPT, "--attention", "quick"], 2, "`attention` (quick) must be auto"),
         ([PROMPT, "--overlap", "maybe"], 2, "`overlap` (maybe) must be auto, on or off"),
@@ -340,7 +340,7 @@ def test_attention_is_checked_for_the_model_s_own_heads_before_its_weights_are_l
     def obstacle(name: str, device: object, dtype: object, head_dim: int) -> str:
         return "" if head_dim == 128 else f"it has no heads of {head_dim} channels"
 
-    monkeypatch.setattr("tethercache.execution._obstacle", obstacle)
+    monkeypatch.setattr("tethercache.fit.execution._obstacle", obstacle)
     monkeypatch.setattr(CausalVideoPipeline, "from_pretrained", None)
     options = ("--model", model, "--attention", "flash", "-o", tmp_path / "x.mp4")
     assert generate(PROMPT, *options) == 2

@@ -14,12 +14,13 @@ from tokenizers import Tokenizer, models
 from tests.models.conftest import hub, made_cache
 from tests.models.hub import toy_base, toy_checkpoint
 from tests.toys import WORDS, toy_pipeline, toy_transformer
-from tethercache.cli import fitting, main
+from tethercache.cli import main
 from tethercache.cli.inputs import encode_prefix, read_prefix
 from tethercache.conditioning import known_words
-from tethercache.memory import Tiles, estimate
+from tethercache.fit import choice
+from tethercache.fit.memory import Tiles, estimate
+from tethercache.fit.sizes import measure
 from tethercache.models import BASE, PRESETS, SHIPPED, fetch, find
-from tethercache.models.sizes import measure
 from tethercache.policies.window import Window
 from tethercache.video import FrameHasher, probe, read_sidecar
 
@@ -149,7 +150,7 @@ def test_failures_of_the_commands_are_one_line(
         (("generate", PROMPT, "-m", "longlive", "-p", "fifo"), 2, "must not exceed the 12"),
         (("generate", PROMPT, "-m", "toy", "--vram", "much"), 2, "--vram (much)"),
         (("generate", PROMPT, "-m", "toy", "--vram", "0"), 2, "--vram (0)"),
-        (("generate", PROMPT, "-m", "toy", "--vram", "0.0001"), 1, "are within --vram"),
+        (("generate", PROMPT, "-m", "toy", "--vram", "0.0001"), 1, "are within `vram`"),
         (("generate", PROMPT, "-m", "toy", "--lora", "no.safetensors"), 1, "no LoRA at"),
         (("generate", PROMPT, "-m", "toy", "--prefix", tmp_path / "no.png"), 1, "no such video"),
         (("generate", PROMPT, "-m", "toy", "--prefix", good), 2, "cannot be read as a video"),
@@ -168,15 +169,15 @@ def test_too_little_memory_is_refused_with_the_numbers_and_a_way_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sizes = measure(fetch(find("toy")))
-    given = {"budget": 15, "staging": 3, "element": 4, "reserve": 0}
+    given = {"budget": 15, "hidden": 3, "element": 4, "overhead": 0}
     enough = estimate(sizes, **given, tiles=Tiles(), rotated=False).total
-    monkeypatch.setattr(fitting, "free_memory", lambda device: (enough, None))
+    monkeypatch.setattr(choice, "free_memory", lambda device: (enough, None))
     arguments = ("generate", PROMPT, "-m", "toy", "-p", "tethercache:memory=14")
     assert run(*arguments, "--dtype", "float32", "-o", tmp_path / "x.mp4") == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "0.00 GB are free on cpu" in line
     assert "weights" in line
-    assert "--policy tethercache:memory=8 needs" in line
+    assert "the policy tethercache:memory=8 needs" in line
     assert run(*arguments, "--latent-frames", 3, "-o", tmp_path / "x.mp4") == 0
     assert read_sidecar(tmp_path / "x.mp4").dtype == "bfloat16"
 

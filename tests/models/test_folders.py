@@ -21,9 +21,9 @@ from tethercache.errors import (
     TetherCacheError,
     WrongModelError,
 )
+from tethercache.fit.sizes import measure
 from tethercache.models import fetch, find
 from tethercache.models.folders import check
-from tethercache.models.sizes import measure
 from tethercache.pipeline import CausalVideoPipeline
 
 

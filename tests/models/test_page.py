@@ -8,7 +8,7 @@ import pytest
 
 from tests import pages
 from tests.conftest import ROOT
-from tethercache.memory import WAN_1_3B, Tiles, estimate
+from tethercache.fit.memory import WAN_1_3B, Tiles, estimate
 from tethercache.models import PRESETS
 from tethercache.policies import POLICIES
 
@@ -42,12 +42,12 @@ def test_the_memory_table_is_the_arithmetic() -> None:
     for spec, budget, numbers in rows:
         policy = POLICIES.parse(spec)
         assert policy.budget == int(budget)
-        sizes = {"budget": policy.budget, "staging": policy.reserve(3)}
+        sizes = {"budget": policy.budget, "hidden": policy.reserve(3)}
         plain, on_read = estimate(WAN_1_3B, **sizes), estimate(WAN_1_3B, **sizes, rotated=False)
         tiled = estimate(WAN_1_3B, **sizes, rotated=False, tiles=Tiles())
         decode = plain.features + plain.work
         expected = (
-            *(plain.weights, plain.cache, decode, plain.reserve, plain.total),
+            *(plain.weights, plain.cache, decode, plain.overhead, plain.total),
             *(on_read.total, tiled.total),
         )
         for shown, value in zip(numbers.split(" | "), expected, strict=True):

@@ -16,6 +16,7 @@ from torch import Tensor
 from tests.models.hub import PRESET, into_cache, toy_base, toy_checkpoint
 from tests.toys import toy_pipeline, toy_transformer
 from tethercache.errors import DamagedModelError, MissingModelError
+from tethercache.fit.sizes import measure
 from tethercache.models import (
     BASE,
     PRESETS,
@@ -28,7 +29,6 @@ from tethercache.models import (
     sources,
 )
 from tethercache.models.convert import convert
-from tethercache.models.sizes import measure
 from tethercache.pipeline import CausalVideoPipeline
 from tethercache.policies import POLICIES
 from tethercache.policies.window import Window

@@ -18,7 +18,7 @@ from tethercache.bench.meters import Clock, Timeline, matrix_peak, memory_meter
 from tethercache.bench.report import BARE, CONTROL, FIFO, SINK, Report, Row, verdicts
 from tethercache.bench.statistics import Ratio, paired_ratio, spread
 from tethercache.cache import Policy
-from tethercache.execution import ATTENTION, choose_attention, counted, default_threads
+from tethercache.fit.execution import ATTENTION, choose_attention, counted, use_threads
 from tethercache.policies import POLICIES
 from tethercache.policies.window import Window
 
@@ -66,8 +66,7 @@ def measure(
         chosen = dtype or getattr(torch, case.dtype or default)
         say(f"{name}: {case.summary}, {_name(chosen)}")
         model = case.build(device, chosen)
-        if threads is not None or device.type == "cpu":
-            torch.set_num_threads(threads or default_threads(model.activations))
+        use_threads(threads, device, model.activations)
         used[name] = torch.get_num_threads()
         kind = f"{_name(chosen)} with {counted(used[name], 'thread')}"
         if kind not in peaks:

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tethercache.bench import CASES, MIN_CHUNKS, default_cases
-from tethercache.cli.device import pick_device
 from tethercache.cli.failures import FAILED, Debug
 from tethercache.cli.generate import DType, _quiet_libraries
-from tethercache.execution import ATTENTION, Execution, check_threads, require_compiler
+from tethercache.fit.device import pick_device
+from tethercache.fit.execution import ATTENTION, Execution, check_threads, require_compiler
 from tethercache.policies import POLICIES
 
 if TYPE_CHECKING:

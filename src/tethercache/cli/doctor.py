@@ -11,11 +11,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from tethercache.cli.device import free_memory, pick_device
 from tethercache.cli.failures import Debug
-from tethercache.cli.fitting import BYTES, formats
 from tethercache.cli.models import missing_files
 from tethercache.evaluation.vbench.weights import WEIGHTS, missing_weights
+from tethercache.fit import Machine, free_memory, pick_device
 from tethercache.models import BASE, PRESETS, SHIPPED, base_lacks
 from tethercache.policies import POLICIES
 from tethercache.software import NOT_INSTALLED, versions
@@ -67,27 +66,16 @@ def doctor(
 
 def _abilities(device: str, free: int | None) -> list[str]:
     """What of the presets fits into the free memory, by arithmetic."""
-    from tethercache.memory import RESERVE, WAN_1_3B, place
+    from tethercache.fit.choice import Wishes, fastest
+    from tethercache.fit.memory import WAN_1_3B
 
     lines = []
-    reserve = 0 if device == "cpu" else RESERVE
     for name, preset in PRESETS.items():
+        sizes = dataclasses.replace(WAN_1_3B, chunk=preset.settings.chunk_size)
         policy = POLICIES.parse(preset.policy)
-        chunk = preset.settings.chunk_size
-        for number_format in formats(device):
-            placement = place(
-                dataclasses.replace(WAN_1_3B, chunk=chunk),
-                free or 0,
-                budget=policy.budget,
-                staging=policy.reserve(chunk),
-                element=BYTES[number_format],
-                reserve=reserve,
-                offload=device != "cpu",
-            )
-            if placement.fits:
-                break
-        verdict = "not known" if free is None else ("yes" if placement.fits else "no")
-        needs = f"in {number_format} it needs {placement.estimate}"
+        placement, fits = fastest(sizes, policy, Machine(device), Wishes(), free or 0)
+        verdict = "not known" if free is None else ("yes" if fits else "no")
+        needs = f"in {placement.dtype} it needs {placement.estimate}"
         lines.append(f"{name} with {preset.policy}: {verdict}, {needs}")
     return lines
 
@@ -95,7 +83,7 @@ def _abilities(device: str, free: int | None) -> list[str]:
 def _device_name(device: str) -> str:
     import torch
 
-    from tethercache.execution import cores
+    from tethercache.fit.execution import cores
 
     if device.startswith("cuda"):
         return f"{device} ({torch.cuda.get_device_name(device)})"
@@ -106,9 +94,9 @@ def _attention(device: str) -> str:
     """The attention backends that work here for Wan's heads, and which one `auto` takes."""
     import torch
 
-    from tethercache.execution import usable_attention
+    from tethercache.fit.execution import usable_attention
 
-    usable = usable_attention(device, getattr(torch, formats(device)[0]), _HEAD_DIM)
+    usable = usable_attention(device, getattr(torch, Machine(device).formats[0]), _HEAD_DIM)
     return f"{', '.join(usable)}; auto takes {usable[0]} (for heads of {_HEAD_DIM} channels)"
 
 

@@ -28,9 +28,7 @@ from tethercache.batch import (
     is_made,
     name_videos,
 )
-from tethercache.cli.device import pick_device
 from tethercache.cli.failures import Debug, report
-from tethercache.cli.fitting import choose, parse_vram, use_threads
 from tethercache.cli.inputs import (
     describe_extras,
     describe_tiles,
@@ -42,7 +40,8 @@ from tethercache.cli.inputs import (
 )
 from tethercache.cli.stop import leaves
 from tethercache.evaluation import need
-from tethercache.execution import (
+from tethercache.fit import Machine, Wishes, choose, pick_device
+from tethercache.fit.execution import (
     ATTENTION,
     Execution,
     check_threads,
@@ -50,6 +49,7 @@ from tethercache.execution import (
     counted,
     overlap_choices,
     require_compiler,
+    use_threads,
 )
 from tethercache.models import SHIPPED, Settings, fetch, find
 from tethercache.policies import POLICIES
@@ -245,7 +245,7 @@ def generate(
     jobs = name_videos(texts, num_samples, output)
     blocked = _check_names(jobs, overwrite)
     found = find(model)
-    limit = parse_vram(vram)
+    limit = _parse_vram(vram)
     loras = parse_loras(lora or [])
     clip = read_prefix(prefix) if prefix is not None else None
     chosen = POLICIES.parse(policy or found.policy)
@@ -259,7 +259,7 @@ def generate(
 
     from tethercache.backbones.lora import read_lora, require_peft
     from tethercache.files import check_space
-    from tethercache.models.sizes import head_dim
+    from tethercache.fit import measure
     from tethercache.video import shareable
     from tethercache.video.mp4 import expected_bytes
 
@@ -298,16 +298,16 @@ def generate(
         warn_of_rate(clip, parts.settings)
     size = expected_bytes(plan.num_frames, parts.settings.width, parts.settings.height, crf)
     check_space(folder, (len(jobs) + 1) * size)  # a video is there twice when it is completed
-    use_threads(threads, place, parts)
-    number_format, placement = choose(
-        parts,
-        chosen,
-        place,
-        dtype and dtype.value,
-        limit,
+    sizes = measure(parts)
+    use_threads(threads, place, sizes.activations)
+    wishes = Wishes(
+        dtype=dtype and dtype.value,
         vae_dtype=vae_dtype and vae_dtype.value,
+        limit=limit,
         overlap=overlap_choices(execution, place),
     )
+    placement = choose(sizes, chosen, Machine.here(place), wishes)
+    number_format = placement.dtype
 
     import torch
 
@@ -318,9 +318,7 @@ def generate(
 
     execution = replace(
         execution,
-        attention=choose_attention(
-            attention, place, getattr(torch, number_format), head_dim(parts)
-        ),
+        attention=choose_attention(attention, place, getattr(torch, number_format), sizes.head_dim),
         overlap="on" if placement.overlap else "off",
     )
 
@@ -331,7 +329,7 @@ def generate(
     )
     # prompts first, so that text encoder and cache are never in memory together; then they wait on
     # the CPU, so that what the device holds does not grow with their number
-    text_device = place if placement.text_encoder_on_device else "cpu"
+    text_device = placement.text_encoder
     pipe.text_encoder.to(text_device)
     with torch.no_grad():
         embeds = {
@@ -544,6 +542,19 @@ def _drift_watch(fps: int) -> Any:
     from tethercache.evaluation.watch import DriftWatch
 
     return DriftWatch(fps)
+
+
+def _parse_vram(text: str) -> int | None:
+    """`--vram` in bytes, None for `auto`."""
+    if text == "auto":
+        return None
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0.0
+    if not 1 <= size * 2**30 < float("inf"):
+        raise ValueError(f"--vram ({text}) must be a number of GB, such as 12, 16 or 24, or auto")
+    return int(size * 2**30)
 
 
 def _read_prompts(prompt: str | None, file: Path | None) -> list[str]:

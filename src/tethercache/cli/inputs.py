@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tethercache.cache import Policy
-    from tethercache.memory import Tiles
+    from tethercache.fit.memory import Tiles
 
 logger = logging.getLogger(__name__)
 

@@ -175,7 +175,7 @@ def _settings_rows(settings: Settings, policy: str) -> list[tuple[str, str]]:
 
 def _describe(path: Path) -> list[tuple[str, str]]:
     from tethercache.backbones.weights import describe, read_checkpoint
-    from tethercache.memory import transformer_parameters
+    from tethercache.fit.sizes import transformer_parameters
 
     checkpoint = read_checkpoint(path)
     config = describe(checkpoint)
@@ -184,7 +184,7 @@ def _describe(path: Path) -> list[tuple[str, str]]:
     return [
         (
             "weights",
-            f"{transformer_parameters(config) / 1e6:.1f} M parameters in {', '.join(dtypes)}"
+            f"{transformer_parameters(config, path) / 1e6:.1f} M parameters in {', '.join(dtypes)}"
             + (f", state dict `{checkpoint.key}`" if checkpoint.key else ""),
         ),
         (

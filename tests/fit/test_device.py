@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tethercache.cli.device import pick_device
+from tethercache.fit.device import pick_device
 
 
 def test_auto_is_a_device_that_can_compute_a_video(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +20,7 @@ def test_auto_is_a_device_that_can_compute_a_video(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(torch, "ones", on_a_mac)
     assert pick_device("auto") == "cpu"
-    with pytest.raises(ValueError, match=r"--device mps cannot be used here: .*float64"):
+    with pytest.raises(ValueError, match=r"`device` .mps. cannot be used here: .*float64"):
         pick_device("mps")
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
     assert pick_device("auto") == "cuda"

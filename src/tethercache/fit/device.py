@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tethercache.host import host_memory
+from tethercache.fit.host import host_memory
 
 
 def pick_device(name: str) -> str:
@@ -15,7 +15,7 @@ def pick_device(name: str) -> str:
             return "cpu"
         return accelerator.type
     if reason := _refuses(name):
-        raise ValueError(f"--device {name} cannot be used here: {reason}")
+        raise ValueError(f"`device` ({name}) cannot be used here: {reason}")
     return name
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tethercache import execution
 from tethercache.errors import MissingToolError
-from tethercache.execution import (
+from tethercache.fit import execution
+from tethercache.fit.execution import (
     ATTENTION,
     Execution,
     choose_attention,
@@ -17,9 +17,9 @@ from tethercache.execution import (
     require_compiler,
     usable_attention,
 )
-from tethercache.memory import WAN_1_3B
+from tethercache.fit.memory import WAN_1_3B
+from tethercache.fit.sizes import measure
 from tethercache.models import fetch, find
-from tethercache.models.sizes import measure
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tethercache.host import host_memory
+from tethercache.fit.host import host_memory
 
 MIB = 1 << 20
 MEMINFO = "MemTotal:       8192000 kB\nMemFree: 100 kB\nMemAvailable:   4096000 kB\nHugePages: 0\n"

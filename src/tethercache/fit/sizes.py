@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tethercache.arguments import whole_number
 from tethercache.backbones.weights import describe, read_checkpoint, read_shapes
+from tethercache.fit.memory import Sizes
 from tethercache.foreign import reading
-from tethercache.memory import Sizes, transformer_parameters
 from tethercache.models.folders import read_config
 from tethercache.models.sources import Parts
 
@@ -21,7 +22,8 @@ def measure(parts: Parts) -> Sizes:
     Raises:
         TetherCacheError: if a file is damaged or of another kind of model.
     """
-    config = _transformer(parts)
+    where = parts.transformer or parts.pipeline
+    config = describe(read_checkpoint(where, prefer=parts.prefer))
     vae, settings = read_config(parts.pipeline / "vae"), parts.settings
     _, rows, columns = config["patch_size"]
     with reading(parts.pipeline):
@@ -30,11 +32,12 @@ def measure(parts: Parts) -> Sizes:
         settings.check_size(spatial, rows, columns)
     tokens = settings.height // (spatial * rows) * (settings.width // (spatial * columns))
     return Sizes(
-        transformer=transformer_parameters(config),
+        transformer=transformer_parameters(config, where),
         text_encoder=_parameters(parts.pipeline / "text_encoder"),
         vae=_parameters(parts.pipeline / "vae"),
         layers=config["num_layers"],
-        width=config["num_attention_heads"] * config["attention_head_dim"],
+        heads=config["num_attention_heads"],
+        head_dim=config["attention_head_dim"],
         ffn=config["ffn_dim"],
         tokens=tokens,
         height=settings.height,
@@ -45,17 +48,22 @@ def measure(parts: Parts) -> Sizes:
     )
 
 
-def head_dim(parts: Parts) -> int:
-    """The channels of an attention head of a model whose files are here.
+def transformer_parameters(config: Mapping[str, Any], where: Path) -> int:
+    """The number of parameters of a `WanTransformer3DModel`, built without storage.
+
+    Args:
+        config: what `describe` returned, its numbers within limits.
+        where: the files that it was read from, for the message.
 
     Raises:
-        TetherCacheError: if a file is damaged or of another kind of model.
+        DamagedModelError: if no such model can be built.
     """
-    return int(_transformer(parts)["attention_head_dim"])
+    import torch
+    from diffusers import WanTransformer3DModel
 
-
-def _transformer(parts: Parts) -> dict[str, Any]:
-    return describe(read_checkpoint(parts.transformer or parts.pipeline, prefer=parts.prefer))
+    with reading(where), torch.device("meta"):
+        model = WanTransformer3DModel.from_config(dict(config))
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _parameters(folder: Path) -> int:

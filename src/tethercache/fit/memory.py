@@ -1,4 +1,4 @@
-"""How much memory a generation takes, by arithmetic alone, and how to make it fit.
+"""How much memory a generation takes, by arithmetic alone.
 
 What is resident while a video is made: the weights of transformer and VAE, the cache, the keys and
 values of the prompt, what the VAE's causal convolutions remember of the stream, and the larger of
@@ -6,20 +6,18 @@ what a transformer pass and a decode need on top. The text encoder is used first
 has to fit alone, or stays on the CPU.
 
 The cache is exact. What a pass and a decode need on top was found by running the real modules at
-full size on tensors without storage and counting the bytes alive (`tests/test_memory.py` does it
-again); it leaves out what the GPU's libraries take for themselves, for which `RESERVE` stands.
+full size on tensors without storage and counting the bytes alive (`tests/fit/test_memory.py` does
+it again); it leaves out what the GPU's libraries take for themselves: `OVERHEAD` stands for that.
 
 Sizes are in bytes, GB is 1e9 of them; a GPU sold with 16 GB has 16 x 2 ** 30.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-RESERVE = 600_000_000
-"""For the context of the device and the workspaces of its libraries; an assumption."""
+OVERHEAD = 600_000_000
+"""What a GPU's context and the workspaces of its libraries take; an assumption."""
 
 # of the Wan VAE with `base_dim` 96, numbers per pixel of a frame
 _VAE_BASE = 96
@@ -39,7 +37,8 @@ class Sizes:
         text_encoder: parameters.
         vae: parameters.
         layers: transformer blocks.
-        width: channels of a token.
+        heads: of the attention.
+        head_dim: channels of a head.
         ffn: channels in the feed-forward layers.
         tokens: tokens of a latent frame.
         height: pixel rows of the video.
@@ -53,7 +52,8 @@ class Sizes:
     text_encoder: int
     vae: int
     layers: int
-    width: int
+    heads: int
+    head_dim: int
     ffn: int
     tokens: int
     height: int
@@ -61,6 +61,11 @@ class Sizes:
     chunk: int = 3
     text_length: int = 512
     vae_base: int = _VAE_BASE
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return self.heads * self.head_dim
 
     @property
     def activations(self) -> int:
@@ -73,7 +78,8 @@ WAN_1_3B = Sizes(
     text_encoder=5_680_910_336,
     vae=126_892_531,
     layers=30,
-    width=1536,
+    heads=12,
+    head_dim=128,
     ffn=8960,
     tokens=1560,
     height=480,
@@ -100,7 +106,7 @@ class Estimate:
         prompt: keys and values of the text.
         features: what the VAE remembers of the stream.
         work: what the larger of a pass and a decode needs on top, or both if they overlap.
-        reserve: `RESERVE`, where the device is a GPU.
+        overhead: `OVERHEAD`, where the device is a GPU.
         text_encoder: its weights, which are gone before the rest is needed; 0 if it stays off.
     """
 
@@ -109,79 +115,41 @@ class Estimate:
     prompt: int
     features: int
     work: int
-    reserve: int
+    overhead: int
     text_encoder: int
 
     @property
     def total(self) -> int:
         """The most that is needed at any time."""
         running = self.weights + self.cache + self.prompt + self.features + self.work
-        return max(running, self.text_encoder) + self.reserve
+        return max(running, self.text_encoder) + self.overhead
 
     def __str__(self) -> str:
         parts = (
             ("weights", self.weights),
             ("cache", self.cache),
             ("decode", self.features + self.work),
-            ("reserve", self.reserve),
+            ("overhead", self.overhead),
         )
         shown = " + ".join(f"{name} {size / 1e9:.2f}" for name, size in parts if size)
         return f"{self.total / 1e9:.2f} GB ({shown})"
 
 
-@dataclass(frozen=True)
-class Placement:
-    """How to fit a generation into memory.
-
-    Attributes:
-        text_encoder_on_device: whether prompts are encoded there; else on the CPU.
-        keep_rotated: whether rotated keys are kept beside raw ones; else they are made on read.
-        tiles: decode in tiles, or None for whole frames.
-        overlap: decode a chunk while the next one is denoised.
-        estimate: what it takes so.
-        fits: whether that is within the limit.
-    """
-
-    text_encoder_on_device: bool
-    keep_rotated: bool
-    tiles: Tiles | None
-    overlap: bool
-    estimate: Estimate
-    fits: bool
-
-
-def transformer_parameters(config: Mapping[str, Any]) -> int:
-    """The number of parameters of a text-to-video `WanTransformer3DModel` configuration."""
-    width = config["num_attention_heads"] * config["attention_head_dim"]
-    ffn, patch = config["ffn_dim"], config["patch_size"][0]
-    patch *= config["patch_size"][1] * config["patch_size"][2]
-    attention = 4 * (width * width + width) + 2 * width
-    norm = 2 * width if config["cross_attn_norm"] else 0
-    block = 2 * attention + norm + 2 * width * ffn + ffn + width + 6 * width
-    embedders = sum(
-        size * width + width + width * width + width
-        for size in (config["text_dim"], config["freq_dim"])
-    )
-    outer = config["in_channels"] * patch * width + width + 6 * (width * width + width)
-    outer += 2 * width + (width + 1) * config["out_channels"] * patch
-    return int(config["num_layers"] * block + embedders + outer)
-
-
 def cache_bytes(
-    sizes: Sizes, *, budget: int, staging: int = 0, element: int = 2, rotated: bool = True
+    sizes: Sizes, *, budget: int, hidden: int = 0, element: int = 2, rotated: bool = True
 ) -> int:
     """The cache of one video.
 
     Args:
         sizes: the model's.
         budget: latent frames that attention reads (K).
-        staging: latent frames that a policy sets aside.
+        hidden: latent frames for which the policy needs slots beside these (`Policy.reserve`).
         element: bytes of a number.
         rotated: whether the readable keys are kept a second time, as attention reads them.
     """
     frame = sizes.layers * sizes.tokens * sizes.width * element
-    statistics = 4 * 4 * sizes.layers * sizes.width * (budget + staging)
-    return 2 * (budget + staging) * frame + (budget * frame if rotated else 0) + statistics
+    statistics = 4 * 4 * sizes.layers * sizes.width * (budget + hidden)
+    return 2 * (budget + hidden) * frame + (budget * frame if rotated else 0) + statistics
 
 
 def decode_bytes(sizes: Sizes, *, element: int = 2, tiles: Tiles | None = None) -> tuple[int, int]:
@@ -207,26 +175,26 @@ def estimate(
     sizes: Sizes,
     *,
     budget: int,
-    staging: int = 0,
+    hidden: int = 0,
     element: int = 2,
     tiles: Tiles | None = None,
     text_encoder_on_device: bool = True,
     rotated: bool = True,
-    reserve: int = RESERVE,
+    overhead: int = OVERHEAD,
     vae_element: int | None = None,
     overlap: bool = False,
 ) -> Estimate:
     """Add up what a generation takes.
 
     Args:
-        sizes: see the functions above, as for all that are not named here.
-        budget: see there.
-        staging: see there.
-        element: see there.
-        tiles: see there.
-        text_encoder_on_device: see `Placement`.
-        rotated: see there.
-        reserve: see `Estimate`.
+        sizes: the model's.
+        budget: latent frames that attention reads (K).
+        hidden: latent frames for which the policy needs slots beside these (`Policy.reserve`).
+        element: bytes of a number of weights and cache.
+        tiles: decode in tiles; None: whole frames.
+        text_encoder_on_device: whether prompts are encoded there.
+        rotated: whether the readable keys are kept a second time, as attention reads them.
+        overhead: what the libraries of the device take.
         vae_element: bytes of a number of the VAE; None: the same.
         overlap: whether a decode runs beside the passes.
     """
@@ -236,63 +204,13 @@ def estimate(
     work = (decoding, pass_bytes(sizes, element=element) + on_read)
     return Estimate(
         weights=sizes.transformer * element + sizes.vae * vae_element,
-        cache=cache_bytes(sizes, budget=budget, staging=staging, element=element, rotated=rotated),
+        cache=cache_bytes(sizes, budget=budget, hidden=hidden, element=element, rotated=rotated),
         prompt=2 * sizes.layers * sizes.text_length * sizes.width * element,
         features=features,
         work=sum(work) if overlap else max(work),
-        reserve=reserve,
+        overhead=overhead,
         text_encoder=sizes.text_encoder * element if text_encoder_on_device else 0,
     )
-
-
-def place(
-    sizes: Sizes,
-    limit: int,
-    *,
-    budget: int,
-    staging: int = 0,
-    element: int = 2,
-    reserve: int = RESERVE,
-    offload: bool = True,
-    vae_element: int | None = None,
-    overlap: tuple[bool, ...] = (False,),
-) -> Placement:
-    """Choose the fastest way that fits into `limit` bytes, or the smallest if none does.
-
-    Args:
-        sizes: the model's.
-        limit: bytes.
-        budget: see `cache_bytes`.
-        staging: see `cache_bytes`.
-        element: bytes of a number.
-        reserve: see `Estimate`.
-        offload: whether there is other memory for the text encoder; not so on a CPU.
-        vae_element: see `estimate`.
-        overlap: what may be chosen there, the preferred first.
-    """
-    found = None
-    # what costs least comes first: a rotation in every pass is cheaper than overlapping tiles
-    for rotated, tiles in ((True, None), (False, None), (False, Tiles())):
-        for overlaps in overlap:
-            for on_device in (True, False) if offload else (True,):
-                need = estimate(
-                    sizes,
-                    budget=budget,
-                    staging=staging,
-                    element=element,
-                    tiles=tiles,
-                    text_encoder_on_device=on_device,
-                    rotated=rotated,
-                    reserve=reserve,
-                    vae_element=vae_element,
-                    overlap=overlaps,
-                )
-                fits = need.total <= limit
-                found = Placement(on_device, rotated, tiles, overlaps, need, fits)
-                if fits:
-                    return found
-    assert found is not None
-    return found
 
 
 def _covered(length: int, tiles: Tiles) -> int:

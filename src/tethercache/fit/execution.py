@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tethercache.arguments import flag, one_of
+from tethercache.arguments import flag, one_of, whole_number
 from tethercache.errors import MissingToolError
 
 if TYPE_CHECKING:
@@ -183,10 +183,27 @@ def counted(number: int, what: str) -> str:
 
 
 def check_threads(number: int | None) -> None:
-    """Raise `ValueError` if `--threads` is no number of threads that a program may start."""
-    if number is not None and not 1 <= number <= MOST_THREADS:
-        bound = "least 1" if number < 1 else f"most {MOST_THREADS}"
-        raise ValueError(f"--threads ({number}) must be at {bound}")
+    """Raise `ValueError` if that is no number of threads that a program may start."""
+    if number is not None:
+        whole_number("threads", number, 1, MOST_THREADS)
+
+
+def use_threads(number: int | None, device: torch.device | str, activations: int) -> None:
+    """Set PyTorch's threads: to `number`, or to what suits a model on this CPU.
+
+    What another device computes needs no more than PyTorch has anyway.
+
+    Args:
+        number: of threads; None: `default_threads` on a CPU.
+        device: where the model computes.
+        activations: see `default_threads`.
+    """
+    import torch
+
+    if number is None and torch.device(device).type == "cpu":
+        number = default_threads(activations)
+    if number is not None:
+        torch.set_num_threads(number)
 
 
 def cores() -> int:
