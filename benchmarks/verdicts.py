@@ -5,8 +5,8 @@ Every source is a clean video. A grammar of faults (which drift) and of edits an
 into two halves: thresholds were chosen on `choose`, and `test` only reports. Prints a table of the
 clips judged wrongly and a confusion matrix of each half, then one JSON line.
 
-    python benchmarks/verdicts.py make SOURCE... --folder CLIPS     # once; about 6 s a clip
-    python benchmarks/verdicts.py judge --folder CLIPS > benchmarks/results/verdicts.txt
+    python benchmarks/verdicts.py make SOURCE... --folder CLIPS --take 4    # about 6 s a clip
+    python benchmarks/verdicts.py judge --folder CLIPS --take 2 > benchmarks/results/verdicts.txt
 
 `judge --labels FILE` takes the labels of other clips: lines of `path drifting` or `path other`.
 """
@@ -352,7 +352,7 @@ def label(path: Path) -> tuple[str, str, str]:
     return half_, right, kind
 
 
-def judge(folder: Path, labels: Path | None, jobs: int) -> None:
+def judge(folder: Path, labels: Path | None, take: int, jobs: int) -> None:
     """Evaluate all clips, print what is wrong and the confusion matrices."""
     known: dict[Path, tuple[str, str, str]] = {}
     if labels:
@@ -361,7 +361,7 @@ def judge(folder: Path, labels: Path | None, jobs: int) -> None:
             path = labels.parent / name
             known[path] = ("given", right, path.stem)
     else:
-        known = {path: label(path) for path in sorted(folder.glob("*+*+*+*.mp4"))}
+        known = {path: label(path) for path in sorted(folder.glob("*+*+*+*.mp4"))[::take]}
     store = folder / "finished"
     store.mkdir(exist_ok=True)
     counts: Counter[tuple[str, str, str]] = Counter()
@@ -392,7 +392,9 @@ def main() -> None:
     parser.add_argument("task", choices=("make", "judge"))
     parser.add_argument("sources", nargs="*", type=Path, help="FILE or FILE@SECOND, clean videos")
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--take", type=int, default=4, help="every n-th way for each source")
+    parser.add_argument(
+        "--take", type=int, default=1, help="every n-th way for each source, or every n-th clip"
+    )
     parser.add_argument("--labels", type=Path)
     parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_args()
@@ -400,7 +402,7 @@ def main() -> None:
     if args.task == "make":
         make(args.sources, args.folder, args.take)
     else:
-        judge(args.folder, args.labels, args.jobs)
+        judge(args.folder, args.labels, args.take, args.jobs)
 
 
 if __name__ == "__main__":

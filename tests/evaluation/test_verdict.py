@@ -67,6 +67,13 @@ def loop() -> Iterator[Image]:
         yield rgb(wide[:, begin : begin + WIDTH].copy())
 
 
+def fast_and_frozen() -> Iterator[Image]:
+    wide = np.concatenate([texture(seed) for seed in range(6)], axis=1)
+    for index in range(SECONDS * FPS):
+        begin = 3 * min(index, 9 * FPS)
+        yield rgb(wide[:, begin : begin + WIDTH].copy())
+
+
 DRIFTS: dict[str, tuple[Callable[[], Iterator[Image]], str]] = {
     "vivid in the middle": (
         lambda: each(lambda p, t, i: vivid(p) if 6 <= t < 14 else p),
@@ -79,6 +86,7 @@ DRIFTS: dict[str, tuple[Callable[[], Iterator[Image]], str]] = {
     ),
     "loop": (loop, "repetition"),
     "freeze": (lambda: frames("freeze", SECONDS), "freeze"),
+    "freeze of a fast scene": (fast_and_frozen, "freeze"),
     "blur": (
         lambda: each(lambda p, t, i: cv2.blur(p, (9, 9)).astype(np.uint8) if t > 9 else p),
         "sharpness",

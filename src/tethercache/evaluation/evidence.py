@@ -88,11 +88,13 @@ def gather(
     every_shot = shots(duration, edits)
     long_enough = [shot for shot in every_shot if shot.seconds >= SHORTEST_SHOT]
     found: list[Window] = []
-    replaced, frozen = None, 0.0
+    replaced = None
     for shot in long_enough or sorted(every_shot, key=lambda shot: -shot.seconds)[:1]:
         found += _windows(metrics, series, shot)
         replaced = replacement(series, shot) if replaced is None else replaced
-        frozen = max(frozen, _standstill(series.get("frozen_seconds"), shot))
+    # a fast scene that freezes has another layout from then on, too
+    made = shots(duration, [edit for edit in edits if edit.kind != "scene change"])
+    frozen = max(_standstill(series.get("frozen_seconds"), shot) for shot in made)
     return Evidence(tuple(found), tuple(edits), replaced, frozen, _emptiness(series.get("flicker")))
 
 

@@ -170,7 +170,7 @@ class Numbers:
 
 
 class Recording:
-    """All measurements of the frames so far: about 15 kB for a second of video.
+    """All measurements of the frames so far: about 20 kB for a second of video.
 
     Args:
         metrics: to measure, by name.

@@ -23,7 +23,7 @@ class DriftWatch:
 
     It measures what the verdict needs, and as `tethercache eval` does: at the end of a video of any
     length, changes, verdict and onsets are those of `eval` for these frames, which its file holds
-    up to compression. It keeps about 15 kB for a second of video.
+    up to compression. It keeps about 20 kB for a second of video.
 
     Args:
         fps: frames a second.
