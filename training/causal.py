@@ -17,6 +17,14 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import WanTransformer3DModel
 
+from tethercache.backbones.projections import (
+    project,
+    project_out,
+    project_queries,
+    project_seen,
+)
+from tethercache.cache import Rope
+
 SIGMAS = (1.0, 0.9375, 0.8333333, 0.625)  # the four noise levels of the few-step sampler (shift 5)
 
 
@@ -45,8 +53,8 @@ def groups(chunks: list[int], streams: list[int]) -> list[Group]:
 class StreamAttention:
     """Self-attention processor with groups and explicit positions (one for all blocks)."""
 
-    def __init__(self, chunk_size: int, rope: Any) -> None:
-        self.chunk_size, self.rope = chunk_size, rope
+    def __init__(self, chunk_size: int, head_dim: int) -> None:
+        self.chunk_size, self.head_dim = chunk_size, head_dim
         self.committed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.caches = self.commits = False
         self.groups: list[Group] = []  # in tokens
@@ -63,15 +71,10 @@ class StreamAttention:
         """
         key = (tuple(frames), tuple(streams), grid, device)
         if key not in self._known:
-            position, tokens = torch.tensor(frames), grid[0] * grid[1]
             parts = groups([frame // self.chunk_size for frame in frames], streams)
-            parts = [Group(*(tokens * frame for frame in part)) for part in parts]
-            _, rows, columns = self.rope.patch_size
-            cos, sin = self.rope(
-                torch.empty(0, 0, max(frames) + 1, grid[0] * rows, grid[1] * columns)
-            )
-            index = (position[:, None] * tokens + torch.arange(tokens)).flatten().to(cos.device)
-            angles = (cos[:, index, :, 0::2].to(device), sin[:, index, :, 1::2].to(device))
+            parts = [Group(*(grid[0] * grid[1] * frame for frame in part)) for part in parts]
+            turn = Rope(self.head_dim, *grid).at(torch.tensor([frames])).turn.flatten(1, 2)
+            angles = (part.contiguous().to(device) for part in (turn.real, turn.imag))
             self._known[key] = (parts, *angles)
         self.groups, self.cos, self.sin = self._known[key]
 
@@ -84,7 +87,7 @@ class StreamAttention:
         rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Attend: `[B, L, H*D] -> [B, L, H*D]`."""
-        query, key, value = project(attn, hidden_states, hidden_states)
+        query, key, value = project(attn, hidden_states)
         query, key = rotate(query, self.cos, self.sin), rotate(key, self.cos, self.sin)
         if self.caches:
             key, value = self._with_past(id(attn), key, value)
@@ -99,7 +102,7 @@ class StreamAttention:
             )
             for start, stop, past in self.groups
         ]
-        return attn.to_out[0](torch.cat(seen, 1))
+        return project_out(attn, torch.cat(seen, 1))
 
     def _with_past(
         self, layer: int, key: torch.Tensor, value: torch.Tensor
@@ -120,22 +123,13 @@ class TextAttention:
         self,
         attn: Any,
         hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Attend: `[B, L, H*D]` to `[B, rows, H*D]`."""
-        query, key, value = project(attn, hidden_states, encoder_hidden_states)
-        return attn.to_out[0](attend(query, key, value))
-
-
-def project(
-    attn: Any, asking: torch.Tensor, seen: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Normalised queries of `asking` `[B, L, C]`, keys and values of `seen`, all `[B, L, H, D]`."""
-    query, key = attn.norm_q(attn.to_q(asking)), attn.norm_k(attn.to_k(seen))
-    query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, attn.to_v(seen)))
-    return query, key, value
+        query = project_queries(attn, hidden_states)
+        return project_out(attn, attend(query, *project_seen(attn, encoder_hidden_states)))
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -175,7 +169,10 @@ class _Attention(torch.autograd.Function):
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary embedding of adjacent pairs of `[B, L, H, D]` by angles `[1, L, 1, D/2]`."""
+    """Rotary embedding of adjacent pairs of `[B, L, H, D]` by angles `[1, L, 1, D/2]`.
+
+    What a `Rotation` of the cache does, in real numbers: `torch.compile` knows no complex ones.
+    """
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1)
     return turned.flatten(-2).type_as(x)
@@ -190,7 +187,8 @@ def install(
     """
     if compile_blocks:
         torch._dynamo.config.recompile_limit = 64  # shapes x models that share a block's code
-    processor, text_processor = StreamAttention(chunk_size, transformer.rope), TextAttention()
+    processor = StreamAttention(chunk_size, transformer.config.attention_head_dim)
+    text_processor = TextAttention()
     for block in transformer.blocks:
         block.attn1.set_processor(processor)
         block.attn2.set_processor(text_processor)

@@ -1,8 +1,8 @@
 """Sessions: which model call belongs to which video, chunk and pass.
 
 A session is the state of one video in the making, or of several that share its chunks (streams). It
-knows no model: what stands in an attached model asks `session_of` whose pass is open, and the
-layers ask for the call in progress (`cache/call.py`). Any number of sessions share one model; they
+knows no model: a call of an attached model goes to the session that has a pass open, and the layers
+ask for the call in progress (`cache/call.py`). Any number of sessions share one model; they
 may take turns within a thread or run in several, for a pass is open only in the thread (or the
 asynchronous task) that declared it.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tethercache.cache import Bank, Pass, PassKind, Policy, Rope
-from tethercache.cache.call import Call, PromptMemory
+from tethercache.cache.call import Call, PromptMemory, expecting
 from tethercache.errors import SessionError
 
 DEFAULT_STREAM = "main"
@@ -94,6 +93,11 @@ class Session:
         self._discarding = False
         self._failure = ""  # what has gone wrong, for good
         self._refusal: Exception | None = None  # the latest, of a call that has changed nothing
+
+    @property
+    def failure(self) -> str:
+        """What has gone wrong, for good, so that the session takes no more; empty: nothing."""
+        return self._failure
 
     def caches(self, stream: str = DEFAULT_STREAM) -> list[Bank]:
         """The layer caches of a stream, first block first."""
@@ -187,9 +191,9 @@ class Session:
             stream.call = None
         try:
             self._pass = kind
-            _open.set((*_open.get(), self))
-            yield
-            self._close_pass(kind)
+            with expecting(self):
+                yield
+                self._close_pass(kind)
         except BaseException as error:
             if error is not self._refusal or self._called():
                 self._break(f"a {kind.value} pass", error)
@@ -198,7 +202,6 @@ class Session:
             self._pass = self._refusal = None
             for call in self._called():
                 call.leave()
-            _open.set(tuple(session for session in _open.get() if session is not self))
 
     def _called(self) -> list[Call]:
         """The calls of the open pass, one a stream at most."""
@@ -242,7 +245,7 @@ class Session:
         if committed and self._chunk_size is not None and frames > self._chunk_size:
             raise ValueError(
                 f"a chunk of {frames} is larger than the `chunk_size` ({self._chunk_size}) "
-                "that was given to `attach`"
+                "of the session"
             )
 
     def _stream(self, name: str) -> _Stream:
@@ -264,12 +267,17 @@ class Session:
 
     # What stands in the model uses ---------------------------------------------------------
 
-    def begin_call(self, latents: Tensor, prompt_embeds: Tensor) -> None:
+    @property
+    def place(self) -> int:
+        """Number of the model."""
+        return self.backbone.place
+
+    def begin_call(self, latents: Tensor, prompt_embeds: Tensor | None = None) -> None:
         """Check a model call against what was declared, and make it the call in progress.
 
         Args:
             latents: `[B, C, F, h, w]`.
-            prompt_embeds: `[B, L_text, C_text]`.
+            prompt_embeds: `[B, L_text, C_text]`; None where the model keeps the text itself.
 
         Raises:
             SessionError: if no call is expected; nothing has changed then.
@@ -283,7 +291,8 @@ class Session:
             raise
         assert self._pass is not None
         assert stream.rope is not None
-        stream.prompt.take(prompt_embeds)
+        if prompt_embeds is not None:
+            stream.prompt.take(prompt_embeds)
         step = len(stream.passes)
         stream.call = Call(
             self.policy,
@@ -321,24 +330,3 @@ class Session:
             stream.rope = self.backbone.rope(height, width, latents.device)
         self._streams[self._selected] = stream
         return stream
-
-
-_open: ContextVar[tuple[Session, ...]] = ContextVar("tethercache_open_passes", default=())
-
-
-def session_of(place: int) -> Session:
-    """The session that expects a call of a model here, the one declared last if there are several.
-
-    Args:
-        place: number of the model.
-
-    Raises:
-        SessionError: if none has a pass open.
-    """
-    for session in reversed(_open.get()):
-        if session.backbone.place == place:
-            return session
-    raise SessionError(
-        "the attached transformer was called outside a pass; use `with session.chunk(n):` and in "
-        "it `session.denoising_pass()` or `session.context_pass()`, in the thread of the call"
-    )

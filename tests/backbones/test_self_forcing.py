@@ -14,6 +14,7 @@ from torch import Tensor
 from tests.backbones.checkpoints import GOLDEN, official
 from tests.backbones.original import Pipeline
 from tethercache.backbones import SessionError, attach_pipeline
+from tethercache.cache import Bank, Fused, Pass, PassKind, View
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
 
@@ -86,7 +87,7 @@ def test_everything_is_as_before_on_exit(pipeline: Pipeline, inputs: dict[str, T
     assert {n: v for n, v in vars(pipeline).items() if n != "generator"} == attributes
     for block in pipeline.generator.model.blocks:
         assert "forward" not in vars(block.self_attn)
-    assert not pipeline.generator._forward_pre_hooks
+    assert "forward" not in vars(pipeline.generator)
     assert all(torch.equal(t, before[n]) for n, t in pipeline.generator.state_dict().items())
     with pytest.raises(NotImplementedError):
         run(pipeline, inputs)
@@ -233,6 +234,46 @@ def test_calls_that_do_not_follow_raise(pipeline: Pipeline, inputs: dict[str, Te
         call(3, timestep=0)
         with pytest.raises(ValueError, match="larger than"):
             call(6, frames=4)
+
+
+class Told(Window):
+    """A window that notes what its passes were told."""
+
+    def see(self, bank: Bank, pass_: Pass) -> View | Fused:
+        told.append(pass_)
+        return super().see(bank, pass_)
+
+
+told: list[Pass] = []
+
+
+def test_a_policy_is_told_of_layers_and_steps_as_anywhere(
+    pipeline: Pipeline, inputs: dict[str, Tensor]
+) -> None:
+    told.clear()
+    with attach_pipeline(pipeline, Told()):
+        run(pipeline, inputs, frames=3)
+    blocks, steps = len(pipeline.generator.model.blocks), len(SIGMAS)
+    kinds = [PassKind.DENOISING] * steps + [PassKind.CONTEXT]
+    assert told == [
+        Pass(kind, step, steps, layer, blocks)
+        for step, kind in enumerate(kinds)
+        for layer in range(blocks)
+    ]
+
+
+def test_a_call_of_another_size_is_refused_and_changes_nothing(
+    pipeline: Pipeline, inputs: dict[str, Tensor]
+) -> None:
+    loop = Loop(pipeline, inputs)
+    other = Loop(pipeline, {name: t.repeat(2, *[1] * (t.dim() - 1)) for name, t in inputs.items()})
+    with attach_pipeline(pipeline, SMALL):
+        loop.chunk(0)
+        expected = loop.chunk(3)
+        loop.chunk(0)
+        with pytest.raises(ValueError, match="of a stream cannot change"):
+            other(3, 1000)
+        assert torch.equal(loop.chunk(3), expected)
 
 
 def test_another_structure_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Backbones: how a causal video transformer is joined to a cache."""
 
+from tethercache.backbones.attachment import attach
 from tethercache.backbones.self_forcing import PipelineSession, attach_pipeline
-from tethercache.backbones.wan import attach, float64_sinusoid
+from tethercache.backbones.wan import float64_sinusoid
 from tethercache.errors import SessionError
 from tethercache.session import Session
 

@@ -16,8 +16,7 @@ import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor
 
-from tethercache.cache.call import current_call, finish_call
-from tethercache.session import session_of
+from tethercache.cache.call import begin_call, current_call, finish_call
 
 
 def _operator(like_first: Callable[..., Tensor]) -> Any:
@@ -34,7 +33,7 @@ def _operator(like_first: Callable[..., Tensor]) -> Any:
 @_operator
 def begin(latents: Tensor, prompt_embeds: Tensor, place: int) -> Tensor:
     """The beginning of a model call; returns the latents."""
-    session_of(place).begin_call(latents, prompt_embeds)
+    begin_call(place, latents, prompt_embeds)
     return latents.clone()
 
 

@@ -10,166 +10,168 @@ puts everything back on exit:
     with attach_pipeline(pipeline, TetherCache()):
         video = pipeline.inference(noise, prompts)
 
-The pipeline's loop cannot declare its passes, so they are counted: a chunk has as many denoising
-passes as `pipeline.denoising_step_list` has steps, then one context pass. A chunk whose first call
-is at timestep 0 is one of a clean prefix and has the context pass alone. A call at frame 0 begins
-the next video, also after one that was interrupted in its first chunk: there the noise does not
-fall from one call to the next, or falls to 0 too early. A call counts when it has come to its end;
-after one that failed, the video has to begin again. Nothing of those packages is imported here.
+The pipeline's loop cannot declare its chunks and passes to a `Session`, so that is done here, and
+they are counted: a chunk has as many denoising passes as `pipeline.denoising_step_list` has steps,
+then one context pass. A chunk whose first call is at timestep 0 is one of a clean prefix and has
+the context pass alone. A call at frame 0 begins the next video, which has a session of its own,
+also after one that was interrupted in its first chunk: there the noise does not fall from one call
+to the next, or falls to 0 too early. After a call that failed, the video has to begin again.
+Nothing of those packages is imported here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tethercache.arguments import whole_number
 from tethercache.backbones.patching import override
-from tethercache.cache import Bank, Pass, PassKind, Policy, Rope
-from tethercache.cache.attention import attend
+from tethercache.backbones.projections import project, project_out
+from tethercache.cache import Bank, Policy, Rope
+from tethercache.cache.call import current_call, finish_call
 from tethercache.errors import SessionError
 from tethercache.policies import as_policy
+from tethercache.session import Session
+
+
+@dataclass(frozen=True)
+class _Generator:
+    """What a session has to know of the model of a pipeline, see `session.Backbone`."""
+
+    generator: Any
+
+    @property
+    def place(self) -> int:
+        return id(self.generator)
+
+    @property
+    def layers(self) -> int:
+        return len(self.generator.model.blocks)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens of latent frames of a size."""
+        _, rows, columns = self.generator.model.patch_size
+        return height // rows, width // columns
+
+    def rope(self, height: int, width: int, device: torch.device) -> Rope:
+        head_dim = self.generator.model.blocks[0].self_attn.head_dim
+        return Rope(head_dim, *self.grid(height, width), device=device)
+
+    def can_stop_early(self) -> bool:
+        return False
 
 
 @dataclass
 class _Video:
-    """The video in progress: what is committed, and the chunk that is open."""
+    """The video in progress, and what has been seen of its latest chunk."""
 
-    layers: list[Bank]
-    committed: int = 0
-    start: int = -1
+    session: Session
+    first_level: float = 0.0  # timestep of the very first call
+    level: float = math.inf  # of the latest call
+    start: int = 0
     frames: int = 0
-    calls: int = 0
-    level: float = 0.0  # timestep of the latest call
-    first_level: float = 0.0  # of the very first call
-    done: bool = True
-    busy: bool = False  # inside a call, or that call has failed
-    rope: Rope | None = None
-    current: Pass | None = None
+    calls: int = 0  # that have come to their end
+    chunk: ExitStack = field(default_factory=ExitStack)
+    open: bool = False
 
 
 class PipelineSession:
-    """The state of an attached pipeline. Made by `attach_pipeline`."""
+    """Finds out which pass of which chunk each call is, and has a `Session` for each video.
+
+    Made by `attach_pipeline`.
+    """
 
     def __init__(self, pipeline: Any, policy: Policy, chunk_size: int | None) -> None:
         self.policy = policy
         self._chunk_size = chunk_size
         self._steps = len(pipeline.denoising_step_list)
-        self._patch = tuple(pipeline.generator.model.patch_size)
-        self._blocks = len(pipeline.generator.model.blocks)
+        self._generator = _Generator(pipeline.generator)
         self._video = self._new_video()
 
     def caches(self) -> list[Bank]:
         """The layer caches of the video in progress, first block first."""
-        return self._video.layers
+        return self._video.session.caches()
 
     @property
     def committed(self) -> int:
         """The number of latent frames that are committed."""
-        return self._video.committed
+        return self._video.session.committed()
 
-    def begin_call(self, latents: Tensor, timestep: Tensor, start: int, head_dim: int) -> None:
-        """Find out what a call of the generator is for.
+    @contextmanager
+    def call(self, latents: Tensor, timestep: Tensor, start: int) -> Iterator[None]:
+        """Declare a call of the generator, which is made inside the `with` block.
 
         Args:
             latents: `[B, F, C, h, w]`.
             timestep: of every frame, `[B, F]`.
             start: first token of the chunk, counted from the start of the video.
-            head_dim: D.
 
         Raises:
             SessionError: if the call does not follow from the ones before.
             ValueError: if the policy cannot serve the chunk.
         """
-        frames, height, width = latents.shape[1], *latents.shape[-2:]
-        rows, columns = height // self._patch[1], width // self._patch[2]
-        first_frame = start // (rows * columns)
-        video = self._video
         level = float(timestep.max())
-        is_prefix = level == 0 and video.calls < self._steps
-        again = first_frame == 0 and (level >= video.level or is_prefix)
-        if video.busy:
-            again = first_frame == 0 and (level >= video.first_level or level == 0)
-            if not again:
+        frame = start // math.prod(self._generator.grid(*latents.shape[-2:]))
+        video = self._video = self._video_of(frame, latents.shape[1], level)
+        session = video.session
+        commits = video.calls == self._steps or (video.calls == 0 and level == 0)
+        with session.context_pass() if commits else session.denoising_pass():
+            session.begin_call(latents.transpose(1, 2))
+            video.level = level
+            yield
+            finish_call()
+        video.calls += 1
+        if commits:
+            video.open = False
+            video.chunk.close()
+
+    def _video_of(self, frame: int, frames: int, level: float) -> _Video:
+        """The video to which a call at latent frame `frame` belongs, in which its chunk is open."""
+        video = self._video
+        again = level >= video.level or (level == 0 and video.calls < self._steps)
+        if video.session.failure:
+            again = level >= video.first_level or level == 0
+            if frame or not again:
                 raise SessionError(
                     "an earlier call failed half-way, so the cache is not whole; begin the video "
                     "again at frame 0"
                 )
-        if video.start != first_frame or video.done or again:  # another chunk
-            video = self._open_chunk(first_frame, frames, level)
-        elif frames != video.frames:
+        if not video.open or frame != video.start or (frame == 0 and again):
+            return self._open_chunk(frame, frames, level)
+        if frames != video.frames:
             raise SessionError(f"a chunk of {video.frames} frames was called with {frames}")
-        elif level >= video.level:
+        if level >= video.level:
             raise SessionError(
                 f"a call at timestep {level:g} after one at {video.level:g}: no pass can be "
                 "made again; begin the video again at frame 0"
             )
-        if video.rope is None:
-            video.rope = Rope(head_dim, rows, columns, device=latents.device)
-        prefix = video.calls == 0 and level == 0
-        commits = prefix or video.calls == self._steps
-        kind = PassKind.CONTEXT if commits else PassKind.DENOISING
-        video.current = Pass(kind, video.calls, self._steps)
-        video.frames = frames
-        video.level = level
-        video.busy = True
-        self._video = video
-
-    def _open_chunk(self, start: int, frames: int, level: float) -> _Video:
-        """The video in which the chunk at latent frame `start` begins: a new one at frame 0."""
-        video = self._video
-        if start == 0:
-            video = self._new_video()
-            video.first_level = level
-        elif start != video.committed:
-            raise SessionError(
-                f"a call at latent frame {start}, but {video.committed} are committed; "
-                "begin the video again at frame 0"
-            )
-        self.policy.check_chunk(video.committed, frames)
-        if video.committed and self._chunk_size is not None and frames > self._chunk_size:
-            raise ValueError(
-                f"a chunk of {frames} is larger than the `chunk_size` ({self._chunk_size})"
-            )
-        video.start, video.calls, video.done = start, 0, False
         return video
 
-    def finish_call(self) -> None:
-        """The generator has come to the end of the call."""
+    def _open_chunk(self, frame: int, frames: int, level: float) -> _Video:
+        """The video in which the chunk at latent frame `frame` begins: a new one at frame 0."""
         video = self._video
-        assert video.current is not None
-        video.busy = False
-        video.calls += 1
-        if video.current.commits:
-            video.done = True
-            video.committed += video.frames
-        video.current = None
-
-    def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend to the cache of `layer`; all `[B, L, H, D]`, unrotated."""
-        video = self._video
-        if video.current is None or video.rope is None:
-            raise SessionError("the model was called without its generator")
-        return attend(
-            video.layers[layer],
-            self.policy,
-            video.current,
-            query,
-            key,
-            value,
-            frames=video.frames,
-            rope=video.rope,
-        )
+        if frame == 0:
+            video = self._new_video()
+            video.first_level = level
+        elif frame != video.session.committed():
+            raise SessionError(
+                f"a call at latent frame {frame}, but {video.session.committed()} are committed; "
+                "begin the video again at frame 0"
+            )
+        video.chunk.enter_context(video.session.chunk(frames, self._steps))
+        video.open, video.start, video.frames = True, frame, frames
+        video.calls, video.level = 0, math.inf
+        return video
 
     def _new_video(self) -> _Video:
-        hidden = self.policy.reserve(self._chunk_size)
-        shared: dict[str, Tensor] = {}
-        return _Video([Bank(self.policy.budget, hidden, i, shared) for i in range(self._blocks)])
+        return _Video(Session(self._generator, self.policy, chunk_size=self._chunk_size))
 
 
 _attached: set[int] = set()
@@ -209,25 +211,22 @@ def attach_pipeline(
         raise SessionError("the pipeline is attached already; leave that session first")
     chunk_size = chunk_size or getattr(pipeline, "num_frame_per_block", None)
     session = PipelineSession(pipeline, policy, chunk_size)
-    head_dim = blocks[0].self_attn.head_dim
+    forward = pipeline.generator.forward
 
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def declared(*args: Any, **kwargs: Any) -> Any:
         def given(name: str, place: int) -> Any:
             return kwargs[name] if name in kwargs else args[place]
 
         latents, timestep = given("noisy_image_or_video", 0), given("timestep", 2)
-        session.begin_call(latents, timestep, int(given("current_start", 5) or 0), head_dim)
-
-    def after(*_: Any) -> None:
-        session.finish_call()
+        with session.call(latents, timestep, int(given("current_start", 5) or 0)):
+            return forward(*args, **kwargs)
 
     with ExitStack() as undo:
         _attached.add(place)
         undo.callback(_attached.remove, place)
-        undo.callback(pipeline.generator.register_forward_pre_hook(before, with_kwargs=True).remove)
-        undo.callback(pipeline.generator.register_forward_hook(after).remove)
+        override(undo, pipeline.generator, "forward", declared)
         for layer, block in enumerate(blocks):
-            override(undo, block.self_attn, "forward", _forward(session, layer, block.self_attn))
+            override(undo, block.self_attn, "forward", _forward(layer, block.self_attn))
         if hasattr(pipeline, "kv_cache1"):
             override(undo, pipeline, "kv_cache1", _empty_caches(len(blocks)))
         if hasattr(pipeline, "_initialize_kv_cache"):
@@ -239,24 +238,35 @@ def attach_pipeline(
         yield session
 
 
-def _forward(session: PipelineSession, layer: int, attention: Any) -> Callable[..., Tensor]:
+def _forward(layer: int, attention: Any) -> Callable[..., Tensor]:
     """What stands in for the `forward` of one self-attention; further arguments are not read."""
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        query, key, value = (
-            tensor.unflatten(-1, (attention.num_heads, attention.head_dim))
-            for tensor in (
-                attention.norm_q(attention.q(x)),
-                attention.norm_k(attention.k(x)),
-                attention.v(x),
-            )
-        )
-        output: Tensor = attention.o(
-            session.self_attention(layer, query, key, value.type_as(query)).flatten(2)
-        )
-        return output
+        attn = _as_diffusers_names_it(attention)
+        query, key, value = project(attn, x)
+        output = current_call().attend(layer, query, key, value.type_as(query))
+        assert output is not None  # context passes are run whole
+        return project_out(attn, output)
 
     return forward
+
+
+def _as_diffusers_names_it(attention: Any) -> Any:
+    """The parts of an attention of the original code under the names of `projections`."""
+    return SimpleNamespace(
+        to_q=attention.q,
+        to_k=attention.k,
+        to_v=attention.v,
+        norm_q=attention.norm_q,
+        norm_k=attention.norm_k,
+        to_out=(attention.o, _same),
+        heads=attention.num_heads,
+        fused_projections=False,
+    )
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def _empty_caches(blocks: int) -> list[dict[str, Tensor]]:

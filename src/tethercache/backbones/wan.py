@@ -1,25 +1,13 @@
-"""Causal attention for diffusers' `WanTransformer3DModel`, without changing the model.
+"""What stands in for parts of diffusers' Wan transformer while sessions are attached to it.
 
 Axes: B samples, C latent channels, F latent frames, L = F x T tokens, H heads, D channels a head.
 
-`attach` swaps the attention processors of every block for ones that go through a cache, and puts
-the old ones back on exit. In between, every model call happens inside a declared chunk and pass:
-
-    with attach(transformer, TetherCache()) as session:
-        with session.chunk(3):
-            for t in timesteps:
-                with session.denoising_pass():
-                    flow = transformer(x, t, prompt_embeds).sample
-                ...
-            with session.context_pass():
-                transformer(x0, zero, prompt_embeds)
-
-A session holds one stream of video, or several that share the model: `session.stream("negative")`
-selects another one (the second half of classifier-free guidance, say), with state of its own.
-
-Any number of sessions may be attached to one model, in any order and in several threads. What
-stands in the model is the same for all of them and is there while one is attached; a call goes to
-the session whose pass is open where the call is made.
+`install` swaps the attention processors of every block for ones that go through a cache, and lets a
+few calls happen once a prompt, or not at all where nobody needs the result. Nothing here has a
+state or knows a session: each stand-in knows its place in the model and asks for the call in
+progress (`cache/call.py`), so that it serves every session. Code that `torch.compile` makes goes
+through the operators of `opaque.py` instead, which keep the text too; it is projected in every pass
+there.
 """
 
 from __future__ import annotations
@@ -33,47 +21,151 @@ from typing import Any
 
 import torch
 from diffusers.models import WanTransformer3DModel
-from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
-from tethercache.alignment import align
-from tethercache.arguments import whole_number
 from tethercache.backbones import opaque
-from tethercache.backbones.patching import Patches, override
-from tethercache.backbones.processors import (
-    Compute,
-    SelfAttention,
-    TextAttention,
-    if_compiled,
-    once_per_prompt,
-    unless_discarded,
+from tethercache.backbones.patching import override
+from tethercache.backbones.projections import (
+    project,
+    project_out,
+    project_queries,
+    project_seen,
 )
-from tethercache.cache import Policy, Rope
-from tethercache.cache.call import finish_call
-from tethercache.policies import as_policy
-from tethercache.session import Session, session_of
+from tethercache.cache import Rope
+from tethercache.cache.call import begin_call, current_call, finish_call
+
+Compute = Callable[..., Any]
+"""How a module computes its result."""
+
+
+def once_per_prompt(compute: Compute) -> Compute:
+    """Stands in for a call of the text MLP, whose result is the same in every pass."""
+
+    def call(prompt_embeds: Tensor) -> Tensor:
+        return current_call().projected_text(compute, prompt_embeds)
+
+    return call
+
+
+def unless_discarded(compute: Compute, channels: int | None = None) -> Compute:
+    """Stands in for a call of a module behind the last commit, whose result may not be needed.
+
+    Args:
+        compute: how the module computes it.
+        channels: of the result, which else is NaN, so that nobody takes it for one; None: the input
+            is handed on as it is.
+    """
+
+    def call(x: Tensor) -> Any:
+        if not current_call().discarding:
+            return compute(x)
+        return x if channels is None else x.new_full((*x.shape[:-1], channels), torch.nan)
+
+    return call
+
+
+def if_compiled(compute: Compute, compiled: Compute) -> Compute:
+    """Stands in for a call of a block: compiled for the sessions that ask for it."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (compiled if current_call().compiled else compute)(*args, **kwargs)
+
+    return call
+
+
+class Processor:
+    """What both processors share.
+
+    Args:
+        layer: number of the block.
+        replaced: the processor whose place it takes. `set_attention_backend` reaches it as ever.
+    """
+
+    def __init__(self, layer: int, replaced: Any) -> None:
+        self.layer = layer
+        self.replaced = replaced
+        # compiled code serves all blocks only if their numbers are no constants of it
+        self.number = torch.tensor(layer)
+
+    @property
+    def _attention_backend(self) -> Any:
+        return getattr(self.replaced, "_attention_backend", None)
+
+    @_attention_backend.setter
+    def _attention_backend(self, backend: Any) -> None:
+        self.replaced._attention_backend = backend
+
+
+class SelfAttention(Processor):
+    """Self-attention of a chunk through the layer's cache."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        rotary_emb: object = None,
+    ) -> Tensor:
+        """The chunk's tokens `[B, L, C]`, mixed with what the cache shows."""
+        query, key, value = project(attn, hidden_states)
+        backend = self._attention_backend
+        if torch.compiler.is_compiling():
+            return project_out(attn, opaque.attend(query, key, value, self.number, backend))
+        output = current_call().attend(self.layer, query, key, value, backend)
+        return hidden_states if output is None else project_out(attn, output)
+
+
+class TextAttention(Processor):
+    """Cross-attention whose keys and values are computed once a prompt."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        rotary_emb: object = None,
+    ) -> Tensor:
+        """The chunk's tokens `[B, L, C]`, told what the prompt `[B, L_text, C]` says."""
+        compiling, backend = torch.compiler.is_compiling(), self._attention_backend
+        if not compiling and current_call().discards(self.layer):
+            return hidden_states
+        query = project_queries(attn, hidden_states)
+        if compiling:
+            seen = project_seen(attn, encoder_hidden_states)
+            return project_out(attn, opaque.attend_text(query, *seen, self.number, backend))
+        call = current_call()
+        known = call.text(self.layer, lambda: project_seen(attn, encoder_hidden_states))
+        output = dispatch_attention_fn(query, *known, backend=call.backend or backend)
+        return project_out(attn, output)
 
 
 @dataclass(frozen=True)
-class _Wan:
+class Wan:
     """What a session has to know of a transformer, see `session.Backbone`."""
 
     transformer: WanTransformer3DModel
 
     @property
     def place(self) -> int:
+        """A number that no other model has."""
         return id(self.transformer)
 
     @property
     def layers(self) -> int:
+        """The number of blocks."""
         return len(self.transformer.blocks)
 
     def rope(self, height: int, width: int, device: torch.device) -> Rope:
+        """The rotary embedding for latent frames of a size."""
         config = self.transformer.config
         _, rows, columns = config.patch_size
         return Rope(config.attention_head_dim, height // rows, width // columns, device=device)
 
     def can_stop_early(self) -> bool:
+        """Whether what is behind the last block's commit may be left out."""
         return not _hooked(self.transformer)
 
 
@@ -91,77 +183,7 @@ def _hooked(transformer: WanTransformer3DModel) -> bool:
     )
 
 
-_patches = Patches()
-
-
-@contextmanager
-def attach(
-    transformer: WanTransformer3DModel,
-    policy: Policy | Session | str,
-    *,
-    chunk_size: int | None = None,
-    keep_rotated: bool = True,
-    attention: str | None = None,
-    compile_blocks: bool = False,
-) -> Iterator[Session]:
-    """Let `policy` decide what a Wan transformer remembers, inside a `with` block.
-
-    To generate, work under `torch.no_grad()`: what is remembered would hold every graph otherwise.
-
-    Any number of sessions can be attached to one transformer at the same time, also in several
-    threads; each gives what it would give alone. A session can also be attached for one chunk after
-    the other: `with attach(transformer, session): ...`.
-
-    Args:
-        transformer: an unmodified text-to-video model, or what `torch.compile` has made of one; on
-            exit from the last session it is exactly what it was, but that weights on a CPU that
-            were mapped from a file lie in memory, see `alignment`.
-        policy: a cache policy, for example `TetherCache()`, or its spec. Or a session that was
-            attached to this transformer before: it goes on, with the settings that it has.
-        chunk_size: the largest chunk after the first, in latent frames. It sizes the reserve;
-            without it they are as many as the policy could ever need.
-        keep_rotated: keep readable keys a second time, as attention reads them. Without it they are
-            rotated in every pass, which takes time and saves a third of the cache.
-        attention: backend of diffusers' dispatcher, such as `_native_cudnn` or `flash`; None: the
-            one that `transformer.set_attention_backend` chose.
-        compile_blocks: let `torch.compile` make each block's own arithmetic faster. One compiled
-            code serves all blocks; the cache stays outside of it. Results differ by rounding.
-
-    Yields:
-        The session, through which chunks and passes are declared.
-
-    Raises:
-        ValueError: if the model takes image embeddings or patches time, which causal chunks do not,
-            or an argument is not what it has to be.
-    """
-    transformer = getattr(transformer, "_orig_mod", transformer)
-    if chunk_size is not None:
-        whole_number("chunk_size", chunk_size, least=1)
-    config = transformer.config
-    if config.image_dim is not None or config.added_kv_proj_dim is not None:
-        raise ValueError("image-to-video transformers with image cross-attention are not supported")
-    if config.patch_size[0] != 1:
-        raise ValueError(f"the temporal patch size must be 1, not {config.patch_size[0]}")
-    align(transformer)
-    if isinstance(policy, Session):
-        session = policy
-        if session.backbone.place != id(transformer):
-            raise ValueError("`policy` is a session of another transformer than this one")
-    else:
-        session = Session(
-            _Wan(transformer),
-            as_policy(policy),
-            chunk_size=chunk_size,
-            keep_rotated=keep_rotated,
-            backend=attention and AttentionBackendName(attention),
-            compiled=compile_blocks,
-        )
-    stand_ins = (_install, _install_compiled) if session.compiled else (_install,)
-    with _patches.used(transformer, *stand_ins):
-        yield session
-
-
-def _install(transformer: WanTransformer3DModel, undo: ExitStack) -> None:
+def install(transformer: WanTransformer3DModel, undo: ExitStack) -> None:
     """Put the stand-ins into a transformer."""
     place = id(transformer)
 
@@ -169,7 +191,7 @@ def _install(transformer: WanTransformer3DModel, undo: ExitStack) -> None:
         latents = args[0] if args else kwargs["hidden_states"]
         prompt = args[2] if len(args) > 2 else kwargs["encoder_hidden_states"]
         if not torch.compiler.is_compiling():
-            session_of(place).begin_call(latents, prompt)
+            begin_call(place, latents, prompt)
             return None
         latents = opaque.begin(latents, prompt, place)
         if args:
@@ -194,7 +216,7 @@ def _install(transformer: WanTransformer3DModel, undo: ExitStack) -> None:
     _override_call(undo, head, partial(unless_discarded, channels=head.out_features))
 
 
-def _install_compiled(transformer: WanTransformer3DModel, undo: ExitStack) -> None:
+def install_compiled(transformer: WanTransformer3DModel, undo: ExitStack) -> None:
     """Compile the blocks for the sessions that ask for it."""
     for block in transformer.blocks:
         compute = _compute(block)

@@ -23,6 +23,12 @@ from diffusers.models import WanTransformer3DModel
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
+from tethercache.backbones.projections import (
+    project,
+    project_out,
+    project_queries,
+    project_seen,
+)
 from tethercache.cache import Rope, Rotation
 
 
@@ -215,12 +221,9 @@ class _SelfAttention(_Processor):
     """Self-attention to the static buffer."""
 
     def __call__(self, attn: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        query = attn.norm_q(attn.to_q(hidden_states)).unflatten(-1, (attn.heads, -1))
-        key = attn.norm_k(attn.to_k(hidden_states)).unflatten(-1, (attn.heads, -1))
-        value = attn.to_v(hidden_states).unflatten(-1, (attn.heads, -1))
-        output = self.session.self_attention(self.layer, query, key, value, self._attention_backend)
-        projected: Tensor = attn.to_out[1](attn.to_out[0](output.flatten(2, 3)))
-        return projected
+        chunk = project(attn, hidden_states)
+        output = self.session.self_attention(self.layer, *chunk, self._attention_backend)
+        return project_out(attn, output)
 
 
 class _TextAttention(_Processor):
@@ -231,10 +234,7 @@ class _TextAttention(_Processor):
     ) -> Tensor:
         known = self.session.text[self.layer]
         if known is None:
-            key = attn.norm_k(attn.to_k(encoder_hidden_states)).unflatten(-1, (attn.heads, -1))
-            value = attn.to_v(encoder_hidden_states).unflatten(-1, (attn.heads, -1))
-            known = self.session.text[self.layer] = (key, value)
-        query = attn.norm_q(attn.to_q(hidden_states)).unflatten(-1, (attn.heads, -1))
+            known = self.session.text[self.layer] = project_seen(attn, encoder_hidden_states)
+        query = project_queries(attn, hidden_states)
         output = dispatch_attention_fn(query, *known, backend=self._attention_backend)
-        projected: Tensor = attn.to_out[1](attn.to_out[0](output.flatten(2, 3)))
-        return projected
+        return project_out(attn, output)

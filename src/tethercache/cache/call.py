@@ -4,14 +4,16 @@ Axes: B samples, L = F x T tokens, H heads, D channels a head.
 
 What stands in a model knows the number of its layer and looks up the call in progress; it holds no
 state of its own. So any number of videos take turns on one model. A call belongs to the thread (or
-the asynchronous task) that makes it.
+the asynchronous task) that makes it, and to who expects it there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -124,6 +126,51 @@ class Call:
         """This is the call in progress no longer, be it finished or not."""
         if _current.get() is self:
             _current.set(None)
+
+
+class Caller(Protocol):
+    """Who expects calls of a model: a session with a pass open."""
+
+    @property
+    def place(self) -> int:
+        """Number of the model."""
+
+    def begin_call(self, latents: Tensor, prompt_embeds: Tensor | None = None) -> None:
+        """Check a call and make it the call in progress."""
+
+
+_expecting: ContextVar[tuple[Caller, ...]] = ContextVar("tethercache_expecting", default=())
+
+
+@contextmanager
+def expecting(caller: Caller) -> Iterator[None]:
+    """Let model calls inside the `with` block, in this thread, go to `caller`."""
+    _expecting.set((*_expecting.get(), caller))
+    try:
+        yield
+    finally:
+        _expecting.set(tuple(other for other in _expecting.get() if other is not caller))
+
+
+def begin_call(place: int, latents: Tensor, prompt_embeds: Tensor) -> None:
+    """Let a model call begin, for the caller that expects it; the latest if there are several.
+
+    Args:
+        place: number of the model.
+        latents: `[B, C, F, h, w]`.
+        prompt_embeds: `[B, L_text, C_text]`.
+
+    Raises:
+        SessionError: if none expects a call of this model here, or not this one.
+        ValueError: if the caller finds other sizes than were declared.
+    """
+    for caller in reversed(_expecting.get()):
+        if caller.place == place:
+            return caller.begin_call(latents, prompt_embeds)
+    raise SessionError(
+        "the attached transformer was called outside a pass; use `with session.chunk(n):` and in "
+        "it `session.denoising_pass()` or `session.context_pass()`, in the thread of the call"
+    )
 
 
 _current: ContextVar[Call | None] = ContextVar("tethercache_call", default=None)
