@@ -74,14 +74,14 @@ def build(folder: Path, dtype: torch.dtype) -> None:
 
 def convert(folder: Path, dtype: torch.dtype) -> None:
     """Make a folder of diffusers of it."""
-    from tethercache.models.convert import convert
+    from tethercache.models.checkpoints.convert import convert
 
     convert(folder / "checkpoint.pt", folder / "converted")
 
 
 def load(folder: Path, dtype: torch.dtype) -> None:
     """Load the folder, ready to compute."""
-    from tethercache.backbones.weights import load_transformer
+    from tethercache.models.checkpoints.load import load_transformer
 
     load_transformer(folder / "converted", dtype=dtype)
 
@@ -92,7 +92,7 @@ def generate(folder: Path, dtype: torch.dtype) -> None:
     from diffusers import FlowMatchLCMScheduler
 
     from tethercache.backbones import attach
-    from tethercache.backbones.weights import load_transformer
+    from tethercache.models.checkpoints.load import load_transformer
     from tethercache.policies.tethercache import TetherCache
     from tethercache.rollout import CounterNoise, Plan, Steps, rollout
 

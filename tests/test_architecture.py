@@ -19,8 +19,8 @@ MAY_IMPORT = {
     "rollout": {"cache", "session"},
     "video": set(),
     "conditioning": {"video"},
-    "models": {"backbones"},
-    "fit": {"backbones", "cache", "models", "policies"},
+    "models": set(),
+    "fit": {"cache", "models", "policies"},
     "request": {"cache", "models", "policies", "rollout"},
     "pipeline": {
         "backbones",

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import diffusers
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchLCMScheduler
 
+from tethercache.models import Settings
+from tethercache.models.folders import write_index
 from training import world
 from training.common import load_config
 from training.train_transformer import build_models, load_average
@@ -31,24 +32,22 @@ def export(checkpoint: Path, vae_folder: Path, out: Path) -> int:
     tokenizer.save_pretrained(out / "tokenizer")
     AutoencoderKLWan.from_pretrained(vae_folder).save_pretrained(out / "vae")
     FlowMatchLCMScheduler(shift=5.0).save_pretrained(out / "scheduler")
-    index = {
-        "_class_name": "CausalVideoPipeline",
-        "_diffusers_version": diffusers.__version__,
-        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-        "text_encoder": ["transformers", "T5EncoderModel"],
-        "transformer": ["diffusers", "WanTransformer3DModel"],
-        "vae": ["diffusers", "AutoencoderKLWan"],
-        "scheduler": ["diffusers", "FlowMatchLCMScheduler"],
-        "chunk_size": config["chunk_size"],
-        "window": 21,
-        "height": world.SIZE,
-        "width": world.SIZE,
-        "fps": world.FPS,
-        "sigmas": [1.0, 0.75, 0.5, 0.25],
-        "context_noise": 0.0,
-        "max_sequence_length": tokenizer.model_max_length,
-    }
-    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    settings = Settings(
+        chunk_size=config["chunk_size"],
+        height=world.SIZE,
+        width=world.SIZE,
+        fps=world.FPS,
+        max_sequence_length=tokenizer.model_max_length,
+    )
+    write_index(
+        out,
+        settings,
+        transformer="WanTransformer3DModel",
+        vae="AutoencoderKLWan",
+        scheduler="FlowMatchLCMScheduler",
+        text_encoder="T5EncoderModel",
+        tokenizer="PreTrainedTokenizerFast",
+    )
     for path in out.rglob("*"):  # readable by all, and no trace of this machine's folders
         if path.name == "config.json":
             values = {k: v for k, v in json.loads(path.read_text()).items() if k != "_name_or_path"}

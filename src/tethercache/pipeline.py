@@ -28,8 +28,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tethercache.alignment import align, aligned
 from tethercache.arguments import flag, float_tensor, instance, number, one_of, texts
 from tethercache.backbones import attach
-from tethercache.backbones.lora import merge_lora, read_lora, require_peft
-from tethercache.backbones.weights import load_transformer, not_finite
 from tethercache.cache import Policy
 from tethercache.conditioning import cut_off, encode_prompts, unknown_words
 from tethercache.errors import NotFiniteError
@@ -42,6 +40,8 @@ from tethercache.fit.execution import (
 )
 from tethercache.foreign import reading
 from tethercache.models import Parts, Settings, fetch, find
+from tethercache.models.checkpoints.load import load_transformer, not_finite
+from tethercache.models.checkpoints.lora import merge_lora, read_lora, require_peft
 from tethercache.models.folders import check, check_tokenizer
 from tethercache.policies import as_policy
 from tethercache.request import VideoPlan, plan_video

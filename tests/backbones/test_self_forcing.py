@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.backbones.checkpoints import GOLDEN, official
 from tests.backbones.original import Pipeline
+from tests.models.checkpoints.made import GOLDEN, official
 from tethercache.backbones import SessionError, attach_pipeline
 from tethercache.cache import Bank, Fused, Pass, PassKind, View
 from tethercache.policies.tethercache import TetherCache

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from tests.policies.runs import TRANSFORMER, prompt
 from tethercache.backbones import Session, SessionError, attach
-from tethercache.backbones.weights import diffusers_name
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
 
@@ -326,20 +325,3 @@ def test_image_to_video_models_are_refused() -> None:
     )
     with pytest.raises(ValueError, match="image cross-attention"), attach(model, Window()):
         pass
-
-
-@pytest.mark.parametrize(
-    ("official", "diffusers"),
-    [
-        ("model.head.modulation", "scale_shift_table"),
-        ("model.blocks.3.modulation", "blocks.3.scale_shift_table"),
-        ("model._fsdp_wrapped_module.blocks.0.ffn.2.bias", "blocks.0.ffn.net.2.bias"),
-        ("blocks.10.self_attn.o.weight", "blocks.10.attn1.to_out.0.weight"),
-        ("blocks.10.cross_attn.norm_q.weight", "blocks.10.attn2.norm_q.weight"),
-        ("model.blocks.1.norm3.weight", "blocks.1.norm2.weight"),
-        ("model._orig_mod.time_projection.1.weight", "condition_embedder.time_proj.weight"),
-        ("patch_embedding.bias", "patch_embedding.bias"),
-    ],
-)
-def test_official_names_become_diffusers_names(official: str, diffusers: str) -> None:
-    assert diffusers_name(official) == diffusers

@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tethercache.backbones import attach, float64_sinusoid
-from tethercache.backbones.weights import to_diffusers
 from tethercache.cache import Bank, Policy
+from tethercache.models.checkpoints.names import to_diffusers
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
 from tethercache.rollout import Plan, Steps, rollout

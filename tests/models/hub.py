@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tests.backbones.checkpoints import wan_names
+from tests.models.checkpoints.made import wan_names
 from tests.toys import toy_pipeline, toy_transformer
 from tethercache.models import BASE, HubFile, Preset, Settings
 

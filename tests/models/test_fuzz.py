@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.backbones import checkpoints
+from tests.models.checkpoints import made
 from tests.toys import toy_pipeline
-from tethercache.backbones.weights import load_transformer
 from tethercache.errors import TetherCacheError
+from tethercache.models.checkpoints.load import load_transformer
 from tethercache.pipeline import CausalVideoPipeline
 
 VALUES = (
@@ -88,10 +88,10 @@ def refused(load: Callable[[], object]) -> bool:
 @pytest.mark.parametrize(
     ("make", "mutate"),
     [
-        (checkpoints.comfy_file, mutated_header),
-        (checkpoints.comfy_file, mutated_bytes),
-        (checkpoints.self_forcing_dmd, mutated_bytes),
-        (checkpoints.legacy_pickle, mutated_bytes),
+        (made.comfy_file, mutated_header),
+        (made.comfy_file, mutated_bytes),
+        (made.self_forcing_dmd, mutated_bytes),
+        (made.legacy_pickle, mutated_bytes),
     ],
 )
 def test_damaged_checkpoints(

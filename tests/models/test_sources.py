@@ -28,7 +28,7 @@ from tethercache.models import (
     present,
     sources,
 )
-from tethercache.models.convert import convert
+from tethercache.models.checkpoints.convert import convert
 from tethercache.pipeline import CausalVideoPipeline
 from tethercache.policies import POLICIES
 from tethercache.policies.window import Window

@@ -257,9 +257,9 @@ def generate(
     if compiled:
         require_compiler(place)
 
-    from tethercache.backbones.lora import read_lora, require_peft
     from tethercache.files import check_space
     from tethercache.fit import measure
+    from tethercache.models.checkpoints.lora import read_lora, require_peft
     from tethercache.video import shareable
     from tethercache.video.mp4 import expected_bytes
 

@@ -24,6 +24,7 @@ from tethercache.models import (
     present,
     read_settings,
 )
+from tethercache.models.presets import PREFERENCE, SHIFT
 from tethercache.text import printable
 
 app = typer.Typer(help="Known models, their files, and conversion.", no_args_is_help=True)
@@ -146,8 +147,7 @@ def convert(
 
     import torch
 
-    from tethercache.backbones.weights import PREFERENCE
-    from tethercache.models.convert import convert as convert_model
+    from tethercache.models.checkpoints.convert import convert as convert_model
 
     made = convert_model(
         source,
@@ -155,7 +155,7 @@ def convert(
         settings=preset.settings if preset is not None else None,
         dtype=getattr(torch, dtype.value) if dtype is not None else None,
         prefer=[key] if key else (preset.prefer if preset is not None else PREFERENCE),
-        **({"shift": preset.shift} if preset is not None else {}),
+        shift=preset.shift if preset is not None else SHIFT,
     )
     size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
     print(printable(f"{made}: {size / 1e9:.2f} GB; use it with --model {made}"))
@@ -174,8 +174,9 @@ def _settings_rows(settings: Settings, policy: str) -> list[tuple[str, str]]:
 
 
 def _describe(path: Path) -> list[tuple[str, str]]:
-    from tethercache.backbones.weights import describe, read_checkpoint
     from tethercache.fit.sizes import transformer_parameters
+    from tethercache.models.checkpoints.describe import describe
+    from tethercache.models.checkpoints.read import read_checkpoint
 
     checkpoint = read_checkpoint(path)
     config = describe(checkpoint)

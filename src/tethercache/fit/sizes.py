@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tethercache.arguments import whole_number
-from tethercache.backbones.weights import describe, read_checkpoint, read_shapes
 from tethercache.fit.memory import Sizes
 from tethercache.foreign import reading
+from tethercache.models.checkpoints.containers import read_shapes
+from tethercache.models.checkpoints.describe import describe
+from tethercache.models.checkpoints.read import read_checkpoint
 from tethercache.models.folders import read_config
 from tethercache.models.sources import Parts
 

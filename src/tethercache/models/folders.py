@@ -8,13 +8,17 @@ headers, in well under a second.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tethercache.arguments import number, whole_number
 from tethercache.errors import DamagedModelError, WrongModelError
+from tethercache.files import write_atomically
 from tethercache.foreign import MOST_JSON, read_json, reading, regular_file, some
+from tethercache.models.settings import Settings
+from tethercache.software import versions
 
 INDEX = "model_index.json"
 
@@ -43,6 +47,26 @@ def has_part(index: Mapping[str, Any], part: str) -> bool:
     """Whether an index says that the folder has a part."""
     entry = index.get(part)
     return isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)
+
+
+def write_index(folder: Path, settings: Settings, **parts: str) -> None:
+    """Write the index of a pipeline's folder.
+
+    Args:
+        folder: where.
+        settings: how the model is used.
+        parts: the class of each part that is there; the others are named as absent.
+    """
+    index = {
+        "_class_name": "CausalVideoPipeline",
+        "_diffusers_version": versions("diffusers")["diffusers"],
+        **{
+            part: [library, parts[part]] if part in parts else [None, None]
+            for part, (library, _) in CLASSES.items()
+        },
+        **settings.config(),
+    }
+    write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
 
 
 def check(folder: Path, made: Iterable[str] = ()) -> None:
@@ -130,7 +154,7 @@ def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _check_weights(folder: Path, name: str, config: dict[str, Any]) -> None:
     """Compare the parameters that a configuration asks for with those in the files' headers."""
-    from tethercache.backbones.weights import read_shapes
+    from tethercache.models.checkpoints.containers import read_shapes
 
     expected, tied = _parameters(folder, name, config)
     given: dict[str, tuple[int, ...]] = {}

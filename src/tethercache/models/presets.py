@@ -18,6 +18,12 @@ BASE = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 
 BASE_PARTS = ("vae", "text_encoder", "tokenizer")
 
+PREFERENCE = ("generator_ema", "generator", "model", "state_dict")
+"""Which state dict of a training state is meant, first one present; EMA is what papers report."""
+
+SHIFT = 5.0
+"""Flow shift of the Self-Forcing family, for models that come without a scheduler of theirs."""
+
 
 @dataclass(frozen=True)
 class HubFile:
@@ -60,7 +66,7 @@ class Preset:
     licence: str
     source: str
     lora: HubFile | None = None
-    shift: float = 5.0
+    shift: float = SHIFT
     prefer: tuple[str, ...] = ("generator_ema", "generator")
     policy: str = "tethercache"
     note: str = ""

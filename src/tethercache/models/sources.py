@@ -25,18 +25,14 @@ from tethercache.errors import MissingModelError
 from tethercache.files import add_file, sha256
 from tethercache.foreign import read_json, reading, weight_map
 from tethercache.models.folders import CLASSES, INDEX, has_part
-from tethercache.models.presets import BASE, BASE_PARTS, PRESETS, HubFile, Preset
+from tethercache.models.presets import BASE, BASE_PARTS, PREFERENCE, PRESETS, SHIFT, HubFile, Preset
 from tethercache.models.settings import Settings
 
 SHIPPED = {"tiny": Path(__file__).parent / "tiny"}
 """Models that come with the package."""
 
-SHIFT = 5.0
-"""Flow shift of the Self-Forcing family, for models that come without a scheduler of theirs."""
-
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
-_ANY = ("generator_ema", "generator", "model", "state_dict")
 _KINDS = ("*.json", "*.safetensors", "*.txt", "*.model")  # nothing that is a program
 
 
@@ -82,7 +78,7 @@ class Parts:
     transformer: Path | None = None
     lora: Path | None = None
     shift: float | None = None
-    prefer: Sequence[str] = _ANY
+    prefer: Sequence[str] = PREFERENCE
 
     def fingerprint(self) -> str:
         """SHA-256 over what the model consists of and how it is used.
@@ -155,7 +151,7 @@ def fetch(model: Model, weights_dir: Path | None = None) -> Parts:
             ours = "FlowMatchLCM" in str(index.get("scheduler"))
             return Parts(path, settings, shift=None if ours else SHIFT)
         shift = _shift(path)
-        _check_checkpoint(path / "transformer", _ANY)
+        _check_checkpoint(path / "transformer", PREFERENCE)
         return Parts(fetch_base(weights_dir), settings, path / "transformer", shift=shift)
     preset, lora = model.preset, None
     if preset is not None:
@@ -165,7 +161,7 @@ def fetch(model: Model, weights_dir: Path | None = None) -> Parts:
         path = fetch_file(model.file, weights_dir)
     assert path is not None
     assert model.settings is not None
-    prefer = preset.prefer if preset is not None else _ANY
+    prefer = preset.prefer if preset is not None else PREFERENCE
     _check_checkpoint(path, prefer)
     return Parts(
         fetch_base(weights_dir),
@@ -179,7 +175,8 @@ def fetch(model: Model, weights_dir: Path | None = None) -> Parts:
 
 def _check_checkpoint(path: Path, prefer: Sequence[str]) -> None:
     """Look at a checkpoint before gigabytes are fetched for it."""
-    from tethercache.backbones.weights import describe, read_checkpoint
+    from tethercache.models.checkpoints.describe import describe
+    from tethercache.models.checkpoints.read import read_checkpoint
 
     describe(read_checkpoint(path, prefer=prefer))
 

@@ -1,33 +1,20 @@
-"""Checkpoints of every format: the same output, little memory, one clear line when they are bad."""
+"""What is read of a checkpoint; bad ones are one clear line each, and nothing in them runs."""
 
 from __future__ import annotations
 
 import json
 import os
 import pickle
-import resource
-import signal
-import subprocess
-import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.backbones import checkpoints
-from tethercache.alignment import is_aligned
-from tethercache.backbones.weights import (
-    convert,
-    describe,
-    diffusers_name,
-    load_transformer,
-    read_checkpoint,
-)
+from tests.models.checkpoints import made
 from tethercache.errors import (
     DamagedModelError,
     MissingModelError,
@@ -35,42 +22,15 @@ from tethercache.errors import (
     UnsafeModelError,
     WrongModelError,
 )
-
-FORMATS = pytest.mark.parametrize("make", checkpoints.FORMATS, ids=lambda make: make.__name__)
-
-
-def flow(model: WanTransformer3DModel) -> Tensor:
-    torch.manual_seed(1)
-    latents, text = torch.randn(1, 16, 3, 8, 10), torch.randn(1, 16, 32)
-    with torch.no_grad():
-        return model(latents, torch.tensor([500.0]), text).sample
-
-
-@FORMATS
-def test_every_format_gives_the_same_output(make: Callable[[Path], Path], tmp_path: Path) -> None:
-    model = load_transformer(make(tmp_path))
-    expected = checkpoints.reference()
-    assert torch.allclose(flow(model), flow(expected), atol=1e-6)
-    assert all(torch.equal(model.state_dict()[n], t) for n, t in expected.state_dict().items())
-    assert all(is_aligned(tensor) for tensor in (*model.parameters(), *model.buffers()))
-
-
-@FORMATS
-def test_every_format_converts_to_a_folder_that_diffusers_loads(
-    make: Callable[[Path], Path], tmp_path: Path
-) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    target = convert(make(source), tmp_path / "converted")
-    model = WanTransformer3DModel.from_pretrained(target)
-    assert torch.allclose(flow(model), flow(checkpoints.reference()), atol=1e-6)
-    assert len(list(target.glob("*.safetensors"))) > 1  # sharded, so that little is held at once
-    assert {path.name for path in tmp_path.iterdir()} == {"source", "converted"}
+from tethercache.models.checkpoints.convert import convert
+from tethercache.models.checkpoints.describe import describe
+from tethercache.models.checkpoints.load import load_transformer
+from tethercache.models.checkpoints.read import read_checkpoint
 
 
 def test_sizes_are_read_off_the_tensors(tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(checkpoints.self_forcing_dmd(tmp_path))
-    expected = checkpoints.reference().config
+    checkpoint = read_checkpoint(made.self_forcing_dmd(tmp_path))
+    expected = made.reference().config
     assert all(tuple_(expected[k]) == tuple_(v) for k, v in describe(checkpoint).items())
 
 
@@ -86,40 +46,20 @@ def test_heads_of_published_widths_are_known_and_others_must_be_told(tmp_path: P
     found = describe(read_checkpoint(tmp_path / "wide.safetensors"))
     assert (found["num_attention_heads"], found["attention_head_dim"]) == (12, 128)
 
-    torch.save({"generator": checkpoints.official()}, tmp_path / "narrow.pt")
+    torch.save({"generator": made.official()}, tmp_path / "narrow.pt")
     narrow = read_checkpoint(tmp_path / "narrow.pt")
     with pytest.raises(WrongModelError, match=r"heads.*config\.json"):
         describe(narrow)
     assert describe(narrow, heads=4)["attention_head_dim"] == 32
 
 
-def test_a_configuration_of_another_model_in_the_folder_is_not_believed(tmp_path: Path) -> None:
-    path = checkpoints.self_forcing_dmd(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"dim": 1536, "num_heads": 64}))
-    with pytest.raises(WrongModelError, match="heads"):
-        load_transformer(path)
-
-
 def test_the_state_dict_can_be_chosen(tmp_path: Path) -> None:
-    path = checkpoints.self_forcing_sid(tmp_path)
+    path = made.self_forcing_sid(tmp_path)
     assert read_checkpoint(path).key == "generator_ema"
     chosen = read_checkpoint(path, prefer=["generator"])
     assert not chosen.state["model.patch_embedding.weight"].any()
     with pytest.raises(WrongModelError, match=r"no state dict `ema`.*generator, critic"):
         read_checkpoint(path, prefer=["ema"])
-
-
-def test_a_smaller_dtype_keeps_in_float32_what_diffusers_keeps(tmp_path: Path) -> None:
-    source = checkpoints.self_forcing_dmd(tmp_path)
-    ours = load_transformer(source, dtype=torch.bfloat16)
-    convert(source, tmp_path / "converted")
-    theirs = WanTransformer3DModel.from_pretrained(
-        tmp_path / "converted", torch_dtype=torch.bfloat16
-    )
-    assert ours.dtype == theirs.dtype == torch.bfloat16
-    for name, tensor in theirs.state_dict().items():
-        assert ours.state_dict()[name].dtype == tensor.dtype, name
-        assert torch.equal(ours.state_dict()[name], tensor), name
 
 
 def without(state: dict[str, Tensor], *names: str) -> dict[str, Tensor]:
@@ -138,9 +78,9 @@ class Bomb:
 
 def bad_files(folder: Path) -> dict[str, tuple[type[TetherCacheError], str]]:
     """Files that are no use, each with the error it must give."""
-    good = (folder / "good").mkdir() or checkpoints.self_forcing_dmd(folder / "good")
-    content, wan = good.read_bytes(), checkpoints.plain()
-    (folder / "config.json").write_text(json.dumps(checkpoints.CONFIG))
+    good = (folder / "good").mkdir() or made.self_forcing_dmd(folder / "good")
+    content, wan = good.read_bytes(), made.plain()
+    (folder / "config.json").write_text(json.dumps(made.CONFIG))
     (folder / "empty.pt").touch()
     (folder / "empty.safetensors").touch()
     (folder / "cut.pt").write_bytes(content[: len(content) // 2])
@@ -202,103 +142,16 @@ def test_bad_files_are_one_clear_line_each_and_nothing_runs(tmp_path: Path) -> N
 
 
 def test_a_folder_with_a_missing_shard_names_it(tmp_path: Path) -> None:
-    folder = checkpoints.original_wan_shards(tmp_path)
+    folder = made.original_wan_shards(tmp_path)
     (folder / "diffusion_pytorch_model-00002-of-00002.safetensors").unlink()
     with pytest.raises(MissingModelError, match="00002-of-00002"):
         load_transformer(folder)
 
 
-def test_an_existing_folder_is_not_touched(tmp_path: Path) -> None:
-    source = checkpoints.self_forcing_dmd(tmp_path)
-    (tmp_path / "mine").mkdir()
-    with pytest.raises(FileExistsError, match="exists already"):
-        convert(source, tmp_path / "mine")
-    with pytest.raises(MissingModelError, match="no such folder"):
-        convert(source, tmp_path / "no/where")
-
-
-def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    source = checkpoints.self_forcing_dmd(tmp_path)
-    # a limit on the size of files fails a write just as a full disk does
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(TetherCacheError, match="cannot write"):
-            convert(source, tmp_path / "converted")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
-    assert not (tmp_path / "converted").exists()
-    assert not list(tmp_path.glob(".*"))
-
-
-MEASURE = """
-import sys, threading
-from pathlib import Path
-import torch
-from tethercache.backbones import weights
-torch.set_num_threads(1)
-
-def anonymous():
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-
-peak, done = 0, threading.Event()
-def watch():
-    global peak
-    while not done.wait(0.001):
-        peak = max(peak, anonymous())
-
-threading.Thread(target=watch, daemon=True).start()
-for number, (source, dtype) in enumerate(zip(sys.argv[2::2], sys.argv[3::2])):
-    for work in (
-        lambda dtype: weights.convert(source, f"{sys.argv[1]}/{number}", dtype=dtype),
-        lambda dtype: weights.load_transformer(source, dtype=dtype),
-    ):
-        peak = before = anonymous()
-        work(getattr(torch, dtype))
-        print(peak - before)
-done.set()
-"""
-
-
-def test_converting_and_loading_need_little_more_memory_than_the_model(tmp_path: Path) -> None:
-    with torch.device("meta"):
-        shapes = WanTransformer3DModel(
-            num_attention_heads=12, ffn_dim=4096, num_layers=2, text_dim=64
-        ).state_dict()
-    state = {name: torch.zeros(t.shape) for name, t in shapes.items()}
-    torch.save({"generator": state}, tmp_path / "model.pt")
-    save_file(state, tmp_path / "model.safetensors")
-    cases = [("model.pt", "bfloat16"), ("model.safetensors", "float32"), ("model.pt", "float32")]
-    arguments = [part for file, dtype in cases for part in (str(tmp_path / file), dtype)]
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(tmp_path), *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    size = sum(t.numel() for t in state.values())
-    measured = map(int, done.stdout.split())
-    for file, dtype in cases:
-        model = size * (2 if dtype == "bfloat16" else 4)
-        for work in ("converting", "loading"):
-            used = next(measured) / model
-            assert used <= 1.2, f"{work} {file} as {dtype}: {used:.2f} x the model"
-
-
-def test_names_of_the_golden_file_are_all_renamed() -> None:
-    names = {diffusers_name(name) for name in load_file(checkpoints.GOLDEN / "model.safetensors")}
-    assert names == set(checkpoints.reference().state_dict())
-
-
 def strange_files(folder: Path) -> dict[str, tuple[type[TetherCacheError], str]]:
     """Files that are not what they say, each with the error it must give."""
-    wan = checkpoints.plain()
-    (folder / "config.json").write_text(json.dumps(checkpoints.CONFIG))
+    wan = made.plain()
+    (folder / "config.json").write_text(json.dumps(made.CONFIG))
     one = torch.zeros(1)
     far = {name: one.expand(tensor.shape) for name, tensor in wan.items()}
     torch.save({"generator": far}, folder / "stride0.pt")
@@ -351,7 +204,7 @@ def test_what_a_file_declares_is_checked_before_it_is_believed(tmp_path: Path) -
 def test_a_configuration_of_nonsense_beside_a_checkpoint_tells_nothing(
     hint: dict[str, object], tmp_path: Path
 ) -> None:
-    path = checkpoints.self_forcing_dmd(tmp_path)
+    path = made.self_forcing_dmd(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"dim": 128} | hint))
     with pytest.raises(WrongModelError, match=r"heads.*config\.json"):
         load_transformer(path)
@@ -371,3 +224,17 @@ def test_names_out_of_a_file_do_no_harm_in_a_message(tmp_path: Path) -> None:
         describe(read_checkpoint(tmp_path / "odd.safetensors"))
     assert str(raised.value).isprintable()
     assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize("first", [b"PK", b"\x80"], ids=["zip", "pickle"])
+def test_a_header_whose_length_looks_like_another_format_is_read(
+    first: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "model"
+    save_file({"a": torch.arange(3.0)}, path)
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    padded = next(n for n in range(size, 1 << 17) if n.to_bytes(8, "little").startswith(first))
+    header = content[8 : 8 + size].ljust(padded)
+    path.write_bytes(padded.to_bytes(8, "little") + header + content[8 + size :])
+    assert torch.equal(read_checkpoint(path).state["a"], torch.arange(3.0))

@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.toys import toy_transformer
-from tethercache.backbones import attach, lora
-from tethercache.backbones.lora import merge_lora
+from tethercache.backbones import attach
 from tethercache.errors import MissingModelError, UnsafeModelError, WrongModelError
+from tethercache.models.checkpoints import lora
+from tethercache.models.checkpoints.lora import merge_lora
 from tethercache.policies.window import Window
 
 pytest.importorskip("peft", reason="LoRA is an extra")

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.golden.runner import load_transformer
-from tethercache.backbones.weights import diffusers_name
+from tethercache.models.checkpoints.names import diffusers_name
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 CONFIG = {
     "_class_name": "WanModel",
     "dim": 128,

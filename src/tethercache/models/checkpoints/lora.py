@@ -17,13 +17,13 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
 from tethercache.arguments import number
-from tethercache.backbones.weights import Checkpoint, diffusers_name, read_checkpoint
 from tethercache.errors import MissingModelError, WrongModelError
 from tethercache.foreign import read_json, reading, some
+from tethercache.models.checkpoints.names import module_name
+from tethercache.models.checkpoints.read import Checkpoint, read_checkpoint
 
 _KEYS = ("generator_lora", "lora", "state_dict", "model")
 _FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "generator_lora.pt")
-_OUTER = ("base_model.model.", "transformer.", "diffusion_model.", "default.")
 _PART = re.compile(r"^(.*?)\.(?:lora_)?(A|B|down|up)(?:\.default)?\.weight$|^(.*)\.(alpha)$")
 _SIDES = {"A": "A", "down": "A", "B": "B", "up": "B", "alpha": "alpha"}
 
@@ -94,10 +94,7 @@ def _adapter(
         if matched is None:
             strange.append(name)
             continue
-        module, side = matched[1] or matched[3], matched[2] or matched[4]
-        for outer in _OUTER:
-            module = module.removeprefix(outer)
-        module = diffusers_name(f"{module}.weight").removesuffix(".weight")
+        module, side = module_name(matched[1] or matched[3]), matched[2] or matched[4]
         modules.setdefault(module, {})[_SIDES[side]] = tensor
     linear = {name: m for name, m in transformer.named_modules() if isinstance(m, nn.Linear)}
     wrong = [name for name, parts in modules.items() if not _fits(parts, linear.get(name))]

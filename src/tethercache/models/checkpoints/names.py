@@ -1,0 +1,55 @@
+"""Names of parameters: from those of the original Wan code, under any wrapper, to diffusers'."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+_INSIDE = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
+"""What FSDP, checkpointing and `torch.compile` put between the parts of a name."""
+
+_IN_FRONT = re.compile(r"^(?:(?:base_model|default|diffusion_model|model|transformer)\.)+")
+"""What Self-Forcing, ComfyUI, PEFT and diffusers put before the names of a model's parts."""
+
+_RENAMES = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^time_embedding\.0\.", "condition_embedder.time_embedder.linear_1."),
+        (r"^time_embedding\.2\.", "condition_embedder.time_embedder.linear_2."),
+        (r"^text_embedding\.0\.", "condition_embedder.text_embedder.linear_1."),
+        (r"^text_embedding\.2\.", "condition_embedder.text_embedder.linear_2."),
+        (r"^time_projection\.1\.", "condition_embedder.time_proj."),
+        (r"^head\.modulation$", "scale_shift_table"),
+        (r"^head\.head\.", "proj_out."),
+        (r"^(blocks\.\d+)\.modulation$", r"\1.scale_shift_table"),
+        (r"^(blocks\.\d+\.ffn)\.0\.", r"\1.net.0.proj."),
+        (r"^(blocks\.\d+\.ffn)\.2\.", r"\1.net.2."),
+        (r"^(blocks\.\d+)\.norm3\.", r"\1.norm2."),
+        (r"^(blocks\.\d+)\.self_attn\.", r"\1.attn1."),
+        (r"^(blocks\.\d+)\.cross_attn\.", r"\1.attn2."),
+        (r"^(blocks\.\d+\.attn[12])\.([qkv])\.", r"\1.to_\2."),
+        (r"^(blocks\.\d+\.attn[12])\.o\.", r"\1.to_out.0."),
+    )
+)
+
+
+def diffusers_name(name: str) -> str:
+    """The diffusers name of a parameter, from any of the names that it has in published files."""
+    for wrapper in _INSIDE:
+        name = name.replace(wrapper, "")
+    name = _IN_FRONT.sub("", name)
+    for pattern, replacement in _RENAMES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def module_name(name: str) -> str:
+    """The diffusers name of a layer; see `diffusers_name`."""
+    return diffusers_name(f"{name}.weight").removesuffix(".weight")
+
+
+def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a whole state dict; tensors are shared, not copied."""
+    return {diffusers_name(name): tensor for name, tensor in state.items()}
