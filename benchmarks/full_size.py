@@ -94,7 +94,7 @@ def generate(folder: Path, dtype: torch.dtype) -> None:
     from tethercache.backbones import attach
     from tethercache.models.checkpoints.load import load_transformer
     from tethercache.policies.tethercache import TetherCache
-    from tethercache.rollout import CounterNoise, Plan, Steps, rollout
+    from tethercache.rollout import CounterNoise, Plan, Rollout, Steps
 
     started = time.perf_counter()
     transformer = load_transformer(folder / "converted", dtype=dtype)
@@ -110,7 +110,7 @@ def generate(folder: Path, dtype: torch.dtype) -> None:
     prompt = torch.randn(1, TEXT_LENGTH, TEXT, generator=torch.Generator().manual_seed(1))
     policy, plan = TetherCache(), Plan(CHUNK, chunk_size=CHUNK)
     with attach(transformer, policy, chunk_size=CHUNK) as session:
-        (latents,) = rollout(
+        (latents,) = Rollout(
             transformer,
             session,
             plan,

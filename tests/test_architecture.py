@@ -71,6 +71,7 @@ FREE = {
     "lazy",
     "registry",
     "software",
+    "state",
     "text",
     "__version__",
 }

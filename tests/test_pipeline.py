@@ -20,7 +20,6 @@ from tethercache.fit.execution import Execution
 from tethercache.pipeline import CausalVideoPipeline
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
-from tethercache.request import plan_video
 from tethercache.video import StreamingDecoder, TileSize
 
 PROMPT = "a red ball rolling over grass"
@@ -188,9 +187,8 @@ def test_a_policy_may_be_a_spec_wherever_one_is_taken(pipe: CausalVideoPipeline)
     assert torch.equal(stream(pipe, policy="fifo:window=6"), expected)
     video = pipe(PROMPT, policy="fifo:window=6", num_seconds=3, output_type="pt").frames
     assert torch.equal(video.permute(0, 1, 3, 4, 2).mul(255).round().byte(), expected)
-    plan = plan_video(pipe.settings, "fifo:window=6", num_seconds=3)
-    embeds = pipe.encode_prompt([PROMPT])
-    assert next(pipe.stream_latents(plan.chunks, embeds, "fifo:window=6")).shape[2] == 3
+    rollout = pipe.rollout(PROMPT, policy="fifo:window=6", num_seconds=3)
+    assert rollout.session.policy == Window(window=6)
     with attach(pipe.transformer, "fifo:window=6") as session:
         assert session.policy == Window(window=6)
 
@@ -221,9 +219,7 @@ def test_embeddings_are_converted_to_the_dtype_of_the_transformer() -> None:
 def test_no_step_keeps_gradients() -> None:
     pipe = toy_pipeline()
     pipe.transformer.requires_grad_(True)
-    plan = plan_video(pipe.settings, POLICY, num_latent_frames=6)
-    embeds = pipe.encode_prompt([PROMPT])
-    for chunk in pipe.stream_latents(plan.chunks, embeds, POLICY):
+    for chunk in pipe.rollout(PROMPT, policy=POLICY, num_latent_frames=6):
         assert not chunk.requires_grad
 
 

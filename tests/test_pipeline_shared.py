@@ -22,7 +22,7 @@ from tethercache.fit.execution import Execution
 from tethercache.pipeline import CausalVideoPipeline
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
-from tethercache.rollout import Plan, rollout
+from tethercache.rollout import Plan, Rollout
 from tethercache.video import TileSize, probe
 
 PROMPT = "a red ball rolling over grass"
@@ -214,18 +214,17 @@ def test_float16_is_named_as_a_cause() -> None:
 def test_a_prefix_must_be_finite(pipe: CausalVideoPipeline) -> None:
     prefix = torch.full((1, 4, 3, 4, 4), 1e30)
     embeds = torch.zeros(1, 8, 8, dtype=torch.float16)
-    chunks = rollout(
-        pipe.transformer,
-        None,  # type: ignore[arg-type]
-        Plan(6, prefix=3),
-        None,  # type: ignore[arg-type]
-        None,  # type: ignore[arg-type]
-        embeds,
-        latent_size=(4, 4),
-        prefix=prefix,
-    )
     with pytest.raises(ValueError, match=r"`prefix` must be finite in torch\.float16"):
-        next(chunks)
+        Rollout(
+            pipe.transformer,
+            None,  # type: ignore[arg-type]
+            Plan(6, prefix=3),
+            None,  # type: ignore[arg-type]
+            None,  # type: ignore[arg-type]
+            embeds,
+            latent_size=(4, 4),
+            prefix=prefix,
+        )
 
 
 @pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])

@@ -25,9 +25,9 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tethercache.alignment import align, aligned
+from tethercache.alignment import align
 from tethercache.arguments import flag, float_tensor, instance, number, one_of, texts
-from tethercache.backbones import attach
+from tethercache.backbones import new_session
 from tethercache.cache import Policy
 from tethercache.conditioning import cut_off, encode_prompts, unknown_words
 from tethercache.errors import NotFiniteError
@@ -45,7 +45,7 @@ from tethercache.models.checkpoints.lora import merge_lora, read_lora, require_p
 from tethercache.models.folders import check, check_tokenizer
 from tethercache.policies import as_policy
 from tethercache.request import VideoPlan, plan_video
-from tethercache.rollout import CounterNoise, Plan, Steps, rollout
+from tethercache.rollout import CounterNoise, Rollout, Steps
 from tethercache.video import (
     PreviewDecoder,
     StreamingDecoder,
@@ -244,43 +244,68 @@ class CausalVideoPipeline(DiffusionPipeline):
         NotFiniteError.check("text encoder", "prompt", embeds, axis=0)
         return embeds
 
-    @torch.no_grad()
-    def stream_latents(
+    def rollout(
         self,
-        plan: Plan,
-        prompt_embeds: Tensor,
-        policy: Policy | str,
+        prompt: str | Sequence[str],
         *,
-        seed: int = 0,
-        samples: Sequence[int] | None = None,
-        prefix_latents: Tensor | None = None,
         keep_rotated: bool = True,
         execution: Execution | None = None,
-    ) -> Generator[Tensor, None, None]:
-        """Clean latent chunks `[B, C, F, h, w]` of one batch, as they are made."""
-        config, execution = self.config, execution or Execution()
-        prompt_embeds = aligned(prompt_embeds)
+        **request: Any,
+    ) -> Rollout:
+        """A video in the making, before it is decoded: `next` makes one more chunk of it.
+
+        Its state can be saved, loaded and forked between two chunks, and its prompt switched. Whole
+        chunks are made: the last one may go beyond the length asked for.
+
+            rollout = pipe.rollout("a red ball rolling over grass", num_seconds=60)
+            first = next(rollout)  # clean latents [B, C, F, h, w]
+            other = rollout.fork()
+            other.switch(pipe.encode_prompt(["a blue ball rolling over sand"]))
+
+        Args:
+            prompt: one prompt, or one a sample. It is encoded at the call.
+            keep_rotated: see `stream`.
+            execution: see `stream`.
+            **request: length, policy, seed, samples, prefix and embeddings, as in `stream`.
+
+        Raises:
+            ValueError: see `check_inputs`.
+            MissingToolError: if code is to be compiled and no compiler is there.
+        """
+        inputs = self.check_inputs(prompt, **request)
+        flag("keep_rotated", keep_rotated)
+        execution = Execution() if execution is None else execution
+        instance("execution", execution, Execution, "an `Execution`")
+        return self._rollout(inputs, keep_rotated, execution)
+
+    @torch.no_grad()
+    def _rollout(self, inputs: Inputs, keep_rotated: bool, execution: Execution) -> Rollout:
         if execution.compile:
-            require_compiler(prompt_embeds.device)
-        with attach(
+            require_compiler(self._execution_device)
+        embeds = inputs.prompt_embeds
+        if embeds is None:
+            embeds = self.encode_prompt(inputs.prompts)
+        embeds = embeds.to(self._execution_device, self.transformer.dtype)
+        config = self.config
+        session = new_session(
             self.transformer,
-            policy,
+            inputs.policy,
             chunk_size=config.chunk_size,
             keep_rotated=keep_rotated,
-            attention=self._attention_backend(execution.attention, prompt_embeds),
+            attention=self._attention_backend(execution.attention, embeds),
             compile_blocks=execution.compile,
-        ) as session:
-            yield from rollout(
-                self.transformer,
-                session,
-                plan,
-                Steps.from_scheduler(self.scheduler, list(config.sigmas)),
-                CounterNoise(seed, range(len(prompt_embeds)) if samples is None else samples),
-                prompt_embeds,
-                latent_size=self._latent_size,
-                context_noise=config.context_noise,
-                prefix=None if prefix_latents is None else aligned(prefix_latents),
-            )
+        )
+        return Rollout(
+            self.transformer,
+            session,
+            inputs.plan.chunks,
+            Steps.from_scheduler(self.scheduler, list(config.sigmas)),
+            inputs.noise,
+            embeds,
+            latent_size=self._latent_size,
+            context_noise=config.context_noise,
+            prefix=inputs.prefix_latents,
+        )
 
     @property
     def _latent_size(self) -> tuple[int, int]:
@@ -386,19 +411,7 @@ class CausalVideoPipeline(DiffusionPipeline):
         execution: Execution,
     ) -> Generator[Tensor, None, None]:
         """Frames of the decoder, or latents without one, cut to the length."""
-        embeds = inputs.prompt_embeds
-        if embeds is None:
-            embeds = self.encode_prompt(inputs.prompts)
-        chunks = self.stream_latents(
-            inputs.plan.chunks,
-            embeds.to(self._execution_device, self.transformer.dtype),
-            inputs.policy,
-            seed=inputs.noise.seed,
-            samples=inputs.noise.samples,
-            prefix_latents=inputs.prefix_latents,
-            keep_rotated=keep_rotated,
-            execution=execution,
-        )
+        chunks = _chunks(self._rollout(inputs, keep_rotated, execution))
         if decoder is None:
             yield from _first(inputs.plan.chunks.num_latent_frames, chunks, dim=2)
             return
@@ -482,6 +495,12 @@ def _transformer_dtype(wanted: Any) -> torch.dtype | None:
     if wanted is not None and not (isinstance(wanted, torch.dtype) and wanted.is_floating_point):
         raise ValueError(f"`torch_dtype` ({wanted!r}) must be a floating-point `torch.dtype`")
     return wanted
+
+
+def _chunks(rollout: Rollout) -> Generator[Tensor, None, None]:
+    """All chunks, the model attached to from the first to the last: coming and going take time."""
+    with rollout.session.attached():
+        yield from rollout
 
 
 def _first(

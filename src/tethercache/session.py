@@ -9,50 +9,23 @@ asynchronous task) that declared it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Protocol
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tethercache.cache import Bank, Pass, PassKind, Policy, Rope
+from tethercache.cache import Bank, Event, Pass, PassKind, Policy
+from tethercache.cache.backbone import Backbone
 from tethercache.cache.call import Call, PromptMemory, expecting
+from tethercache.cache.stream import Stream
 from tethercache.errors import SessionError
+from tethercache.state import State, check_fits
 
 DEFAULT_STREAM = "main"
-
-
-class Backbone(Protocol):
-    """What a session has to know of the model that it is attached to."""
-
-    @property
-    def place(self) -> int:
-        """A number that no other model has."""
-
-    @property
-    def layers(self) -> int:
-        """The number of blocks."""
-
-    def rope(self, height: int, width: int, device: torch.device) -> Rope:
-        """The rotary embedding for latent frames of a size."""
-
-    def can_stop_early(self) -> bool:
-        """Whether what is behind the last block's commit may be left out."""
-
-
-@dataclass
-class _Stream:
-    """Everything that belongs to one video (or one batch of videos) in progress."""
-
-    caches: list[Bank]
-    prompt: PromptMemory
-    shape: tuple[int, ...] | None = None
-    rope: Rope | None = None
-    committed: int = 0
-    passes: list[PassKind] = field(default_factory=list)
-    call: Call | None = None  # the one of the open pass
+STATE_VERSION = 1
 
 
 class Session:
@@ -85,7 +58,7 @@ class Session:
         self._chunk_size = chunk_size
         self._keep_rotated = keep_rotated
         self._backend = backend
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, Stream] = {}
         self._selected = DEFAULT_STREAM
         self._frames = 0
         self._steps: int | None = None
@@ -106,6 +79,91 @@ class Session:
     def committed(self, stream: str = DEFAULT_STREAM) -> int:
         """The number of latent frames that the context passes of a stream have committed."""
         return self._stream(stream).committed
+
+    def attached(self) -> AbstractContextManager[None]:
+        """Attach to the model inside a `with` block, as `attach` does.
+
+        Enter it for as long as there is a chunk open, or longer.
+        """
+        return self.backbone.attached(self.compiled)
+
+    def on(self, event: Event) -> None:
+        """Tell the policy, bank by bank, of an event between two chunks.
+
+        An exception breaks the session.
+
+        Raises:
+            SessionError: if a chunk is open.
+        """
+        self._check_between_chunks("an event")
+        for stream in self._begun().values():
+            for bank in stream.caches:
+                try:
+                    self.policy.on(bank, event)
+                except BaseException as error:
+                    self._break("an event", error)
+                    raise
+
+    def state_dict(self) -> State:
+        """All that the session has to remember between two chunks; see `tethercache.state`.
+
+        Raises:
+            SessionError: if a chunk is open, or something has failed before.
+        """
+        self._check_between_chunks("a state")
+        streams = {name: stream.state_dict() for name, stream in self._begun().items()}
+        return {"made_for": self._made_for(), "streams": streams}
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], device: torch.device | str | None = None
+    ) -> None:
+        """Go on where another session of this policy and such a model was; forget what is here.
+
+        A session in which something has failed is whole again.
+
+        Args:
+            state: what `state_dict` returned. Its tensors are copied.
+            device: where the caches shall be; None: where the tensors are.
+
+        Raises:
+            ValueError: naming what differs; nothing has changed then.
+            SessionError: if a chunk is open.
+        """
+        if self._frames:
+            raise SessionError("no state can be loaded while a chunk is open")
+        check_fits("session", state, self._made_for())
+        streams = {name: self._new_stream() for name in state["streams"]}
+        for name, saved in state["streams"].items():
+            sizes = {"frame": list(saved["layers"][0]["frames"].shape[3:])}
+            frame = list(self.backbone.frame(*saved["shape"][2:]))
+            check_fits("session", {"made_for": sizes}, {"frame": frame})
+            streams[name].load_state_dict(saved, device)
+        self._streams, self._failure = streams, ""
+
+    def fork(self) -> Session:
+        """Another session that goes on from here and shares nothing with this one.
+
+        Raises:
+            SessionError: if a chunk is open, or something has failed before.
+        """
+        self._check_between_chunks("a fork")
+        other = copy.copy(self)
+        other._streams = {}
+        for name, stream in self._begun().items():
+            stream.copy_to(other._stream(name))
+        return other
+
+    def _made_for(self) -> State:
+        layers = self.backbone.layers
+        return {"version": STATE_VERSION, "policy": repr(self.policy), "layers": layers}
+
+    def _begun(self) -> dict[str, Stream]:
+        return {name: stream for name, stream in self._streams.items() if stream.committed}
+
+    def _check_between_chunks(self, what: str) -> None:
+        self._check_whole()
+        if self._frames:
+            raise SessionError(f"{what} has its place between two chunks, but one is open")
 
     @contextmanager
     def stream(self, name: str) -> Iterator[None]:
@@ -248,22 +306,17 @@ class Session:
                 "of the session"
             )
 
-    def _stream(self, name: str) -> _Stream:
+    def _stream(self, name: str) -> Stream:
         if name not in self._streams:
             self._streams[name] = self._new_stream()
         return self._streams[name]
 
-    def _new_stream(self) -> _Stream:
-        hidden = self.policy.reserve(self._chunk_size)
-        shared: dict[str, Tensor] = {}
+    def _new_stream(self) -> Stream:
+        hidden, shared = self.policy.reserve(self._chunk_size), dict[str, Tensor]()
+        sizes, kept = (self.policy.budget, hidden), self._keep_rotated
         layers = range(self.backbone.layers)
-        return _Stream(
-            [
-                Bank(self.policy.budget, hidden, layer, shared, keep_rotated=self._keep_rotated)
-                for layer in layers
-            ],
-            PromptMemory(len(layers)),
-        )
+        banks = [Bank(*sizes, layer, shared, keep_rotated=kept) for layer in layers]
+        return Stream(banks, PromptMemory(len(layers)))
 
     # What stands in the model uses ---------------------------------------------------------
 
@@ -307,7 +360,7 @@ class Session:
         )
         stream.call.begin()
 
-    def _admit(self, latents: Tensor) -> _Stream:
+    def _admit(self, latents: Tensor) -> Stream:
         """The stream to which the call belongs, if it may be made."""
         assert self._pass is not None
         self._check_whole()

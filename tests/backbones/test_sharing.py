@@ -22,7 +22,7 @@ from tethercache.backbones.patching import Patches
 from tethercache.cache import Policy
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
-from tethercache.rollout import CounterNoise, Plan, rollout
+from tethercache.rollout import CounterNoise, Plan, Rollout
 
 PLAN = Plan(15)
 TIME = torch.tensor([500.0])
@@ -37,7 +37,7 @@ def chunks(policy: Policy, seed: int, model: Any = TRANSFORMER, **options: Any) 
 
 def _rollout(session: Session, seed: int, model: Any = TRANSFORMER) -> Iterator[Tensor]:
     noise = CounterNoise(seed)
-    return rollout(model, session, PLAN, STEPS, noise, prompt(seed=seed), latent_size=LATENT_SIZE)
+    return Rollout(model, session, PLAN, STEPS, noise, prompt(seed=seed), latent_size=LATENT_SIZE)
 
 
 def alone(policy: Policy, seed: int) -> Tensor:

@@ -9,7 +9,7 @@ from tests.bench.toy import DEVICE, TOY
 from tethercache.backbones import attach
 from tethercache.bench.bare import Buffer, attach_bare
 from tethercache.policies.window import Window
-from tethercache.rollout import CounterNoise, Plan, rollout
+from tethercache.rollout import CounterNoise, Plan, Rollout
 
 MODEL = TOY.build(DEVICE, torch.float32)
 
@@ -20,7 +20,7 @@ def test_with_the_frames_of_a_window_it_makes_the_chunk_of_the_window() -> None:
     options = {"latent_size": MODEL.latent_size}
     arguments = (plan, MODEL.steps(), CounterNoise(), MODEL.prompt_embeds)
     with torch.no_grad(), attach(MODEL.transformer, Window(), chunk_size=3) as session:
-        *_, ours = rollout(MODEL.transformer, session, *arguments, prefix=prefix, **options)
+        *_, ours = Rollout(MODEL.transformer, session, *arguments, prefix=prefix, **options)
         kept = [
             Buffer(cache.rotated[cache.rows, order].clone(), cache.value[cache.rows, order].clone())
             for cache in session.caches()
@@ -29,7 +29,7 @@ def test_with_the_frames_of_a_window_it_makes_the_chunk_of_the_window() -> None:
     alone = Plan(3, chunk_size=3)
     with torch.no_grad(), attach_bare(MODEL.transformer, 21) as bare:
         bare.buffers[:] = kept
-        (theirs,) = rollout(MODEL.transformer, bare, alone, *arguments[1:], **options)
+        (theirs,) = Rollout(MODEL.transformer, bare, alone, *arguments[1:], **options)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 

@@ -26,7 +26,7 @@ from tethercache.cache import Bank, Policy
 from tethercache.models.checkpoints.names import to_diffusers
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
-from tethercache.rollout import Plan, Steps, rollout
+from tethercache.rollout import Plan, Rollout, Steps
 
 CHUNK = 3
 
@@ -166,7 +166,7 @@ def run(folder: Path, path: Path, sinusoid: str = "float32") -> Comparison:
     meter = _Meter(golden, policy)
     precise = float64_sinusoid(transformer) if sinusoid == "float64" else nullcontext()
     with torch.no_grad(), precise, attach(transformer, policy, chunk_size=CHUNK) as session:
-        chunks = rollout(
+        chunks = Rollout(
             transformer,
             session,
             plan,

@@ -10,7 +10,7 @@ Axes: T tokens a frame, H heads, D channels a head; frames are `[T, H, D]`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -42,6 +42,9 @@ class NaiveSession:
         self.layers = [Layer() for _ in transformer.blocks]
         self.committed = 0
         self.max_read = 0
+
+    def attached(self) -> nullcontext[None]:
+        return nullcontext()
 
     @contextmanager
     def chunk(self, frames: int, steps: int | None = None) -> Iterator[None]:

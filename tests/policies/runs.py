@@ -13,7 +13,7 @@ from tests.toys import TEXT_DIM, TEXT_LENGTH, toy_transformer
 from tethercache.backbones import Session, attach
 from tethercache.cache import Policy
 from tethercache.cache.bank import Observer
-from tethercache.rollout import CounterNoise, Plan, Steps, rollout
+from tethercache.rollout import CounterNoise, Plan, Rollout, Steps
 
 STEPS = Steps(timesteps=(1000.0, 833.3333), sigmas=(1.0, 0.8333333))
 LATENT_SIZE = (4, 4)
@@ -52,7 +52,7 @@ def latents_of(
     ):
         for bank in session.caches():
             bank.observer = told
-        for latents in rollout(
+        for latents in Rollout(
             transformer,
             session,
             plan,
@@ -72,7 +72,7 @@ def naive_latents(
 ) -> Tensor:
     """The same rollout of one sample through the naive oracle."""
     with torch.no_grad(), naive_attach(TRANSFORMER, kind, **options) as session:
-        chunks = rollout(
+        chunks = Rollout(
             TRANSFORMER,
             session,
             plan,

@@ -1,6 +1,6 @@
 """Backbones: how a causal video transformer is joined to a cache."""
 
-from tethercache.backbones.attachment import attach
+from tethercache.backbones.attachment import attach, new_session
 from tethercache.backbones.self_forcing import PipelineSession, attach_pipeline
 from tethercache.backbones.wan import float64_sinusoid
 from tethercache.errors import SessionError
@@ -13,4 +13,5 @@ __all__ = [
     "attach",
     "attach_pipeline",
     "float64_sinusoid",
+    "new_session",
 ]

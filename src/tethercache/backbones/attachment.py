@@ -26,19 +26,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from diffusers.models import WanTransformer3DModel
 from diffusers.models.attention_dispatch import AttentionBackendName
 
 from tethercache.alignment import align
 from tethercache.arguments import whole_number
-from tethercache.backbones.patching import Patches
-from tethercache.backbones.wan import Wan, install, install_compiled
+from tethercache.backbones.wan import Wan
 from tethercache.cache import Policy
 from tethercache.policies import as_policy
 from tethercache.session import Session
-
-_patches = Patches()
 
 
 @contextmanager
@@ -81,7 +79,34 @@ def attach(
         ValueError: if the model takes image embeddings or patches time, which causal chunks do not,
             or an argument is not what it has to be.
     """
-    transformer = getattr(transformer, "_orig_mod", transformer)
+    if isinstance(policy, Session):
+        session = policy
+        if session.backbone.place != id(_plain(transformer)):
+            raise ValueError("`policy` is a session of another transformer than this one")
+    else:
+        session = new_session(
+            transformer,
+            policy,
+            chunk_size=chunk_size,
+            keep_rotated=keep_rotated,
+            attention=attention,
+            compile_blocks=compile_blocks,
+        )
+    with session.attached():
+        yield session
+
+
+def new_session(
+    transformer: WanTransformer3DModel,
+    policy: Policy | str,
+    *,
+    chunk_size: int | None = None,
+    keep_rotated: bool = True,
+    attention: str | None = None,
+    compile_blocks: bool = False,
+) -> Session:
+    """A session for a Wan transformer that is not attached yet; arguments as of `attach`."""
+    transformer = _plain(transformer)
     if chunk_size is not None:
         whole_number("chunk_size", chunk_size, least=1)
     config = transformer.config
@@ -90,19 +115,17 @@ def attach(
     if config.patch_size[0] != 1:
         raise ValueError(f"the temporal patch size must be 1, not {config.patch_size[0]}")
     align(transformer)
-    if isinstance(policy, Session):
-        session = policy
-        if session.backbone.place != id(transformer):
-            raise ValueError("`policy` is a session of another transformer than this one")
-    else:
-        session = Session(
-            Wan(transformer),
-            as_policy(policy),
-            chunk_size=chunk_size,
-            keep_rotated=keep_rotated,
-            backend=attention and AttentionBackendName(attention),
-            compiled=compile_blocks,
-        )
-    stand_ins = (install, install_compiled) if session.compiled else (install,)
-    with _patches.used(transformer, *stand_ins):
-        yield session
+    return Session(
+        Wan(transformer),
+        as_policy(policy),
+        chunk_size=chunk_size,
+        keep_rotated=keep_rotated,
+        backend=attention and AttentionBackendName(attention),
+        compiled=compile_blocks,
+    )
+
+
+def _plain(transformer: Any) -> WanTransformer3DModel:
+    """The model itself, of what `torch.compile` may have made of it."""
+    plain: WanTransformer3DModel = getattr(transformer, "_orig_mod", transformer)
+    return plain

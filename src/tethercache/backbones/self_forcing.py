@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +43,7 @@ from tethercache.session import Session
 
 @dataclass(frozen=True)
 class _Generator:
-    """What a session has to know of the model of a pipeline, see `session.Backbone`."""
+    """What a session has to know of the model of a pipeline, see `cache.backbone.Backbone`."""
 
     generator: Any
 
@@ -64,8 +64,15 @@ class _Generator:
         head_dim = self.generator.model.blocks[0].self_attn.head_dim
         return Rope(head_dim, *self.grid(height, width), device=device)
 
+    def frame(self, height: int, width: int) -> tuple[int, int, int]:
+        attention = self.generator.model.blocks[0].self_attn
+        return math.prod(self.grid(height, width)), attention.num_heads, attention.head_dim
+
     def can_stop_early(self) -> bool:
         return False
+
+    def attached(self, compiled: bool) -> nullcontext[None]:
+        return nullcontext()  # it is attached for as long as its loop may call it
 
 
 @dataclass

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
 from tethercache.backbones import opaque
-from tethercache.backbones.patching import override
+from tethercache.backbones.patching import Patches, override
 from tethercache.backbones.projections import (
     project,
     project_out,
@@ -144,7 +144,7 @@ class TextAttention(Processor):
 
 @dataclass(frozen=True)
 class Wan:
-    """What a session has to know of a transformer, see `session.Backbone`."""
+    """What a session has to know of a transformer, see `cache.backbone.Backbone`."""
 
     transformer: WanTransformer3DModel
 
@@ -164,9 +164,24 @@ class Wan:
         _, rows, columns = config.patch_size
         return Rope(config.attention_head_dim, height // rows, width // columns, device=device)
 
+    def frame(self, height: int, width: int) -> tuple[int, int, int]:
+        """Tokens, heads and channels a head of a latent frame of a size."""
+        config = self.transformer.config
+        _, rows, columns = config.patch_size
+        tokens = (height // rows) * (width // columns)
+        return tokens, config.num_attention_heads, config.attention_head_dim
+
     def can_stop_early(self) -> bool:
         """Whether what is behind the last block's commit may be left out."""
         return not _hooked(self.transformer)
+
+    def attached(self, compiled: bool) -> AbstractContextManager[None]:
+        """Keep the stand-ins in the transformer inside a `with` block."""
+        stand_ins = (install, install_compiled) if compiled else (install,)
+        return _patches.used(self.transformer, *stand_ins)
+
+
+_patches = Patches()
 
 
 def _hooked(transformer: WanTransformer3DModel) -> bool:

@@ -70,6 +70,10 @@ class BareSession:
         self._frames = frames
         yield
 
+    def attached(self) -> nullcontext[None]:
+        """It is attached from its first chunk to its last."""
+        return nullcontext()
+
     def denoising_pass(self) -> nullcontext[None]:
         """A denoising step."""
         return nullcontext()

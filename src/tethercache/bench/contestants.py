@@ -22,7 +22,7 @@ from tethercache.bench.cases import Model
 from tethercache.bench.meters import Clock, Memory, Span, Timeline
 from tethercache.cache import Bank, Policy, Rope, Rotation, attention, call
 from tethercache.cache.call import Call
-from tethercache.rollout import CounterNoise, Plan, rollout
+from tethercache.rollout import CounterNoise, Plan, Rollout
 from tethercache.video import StreamingDecoder
 
 CACHE, TRANSFORMER, DECODE = "cache", "transformer", "decode"
@@ -114,7 +114,7 @@ class Contestant:
             )
         random = torch.Generator().manual_seed(0)
         shape = (1, self._transformer.config.in_channels, self._prefix, *model.latent_size)
-        self._chunks = rollout(
+        self._chunks = Rollout(
             self._transformer,
             self._session,
             self._plan,

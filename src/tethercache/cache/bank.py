@@ -26,6 +26,7 @@ from tethercache.cache.placed import Placed
 from tethercache.cache.slots import Slots
 from tethercache.cache.stats import FrameStats
 from tethercache.cache.store import EMPTY, INDEX, LIVE, PINNED
+from tethercache.state import State, laid_out, layout
 
 Edit = Callable[[Tensor, FrameStats], tuple[Tensor, FrameStats]]
 """Frames `[2, B, F, T, H, D]` and their statistics `[2, B, F, H, D]`, before and after."""
@@ -258,38 +259,63 @@ class Bank(Placed):
         """Which readable slots no pass shall see, bool `[B, readable]`; None if there are none."""
         return self.marks[LIVE, :, : self.readable] == 0 if self.any_forgotten else None
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that the bank holds between two chunks: tensors and host numbers.
+    def state_dict(self) -> State:
+        """All that the bank holds between two chunks; see `tethercache.state`.
 
-        Rotated keys are left out: they are made again. `shared` belongs to the stream.
+        The large tensors are copies and stay on their device. Rotated keys are left out: they are
+        made again. `shared` belongs to the stream.
         """
         if not self.allocated:
             return {}
-        numbers = {name: getattr(self, name) for name in _NUMBERS}
-        notes = {f"notes.{name}": note for name, note in self.notes.items()}
-        return numbers | self.save(self._used()) | notes
+        state: State = {name: getattr(self, name) for name in _NUMBERS}
+        state |= self.save(self._used())
+        known = {"current": self.current.index, "position": self._position, "text": self.text}
+        return state | {
+            "current_span": [self.current.span.start, self.current.span.stop],
+            "known": {name: layout(x) for name, x in known.items() if x is not None},
+            "notes": {name: layout(note) for name, note in self.notes.items()},
+        }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what a bank of the same sizes has saved, on the device where its tensors are.
+    def load_state_dict(
+        self, state: Mapping[str, Any], device: torch.device | str | None = None
+    ) -> None:
+        """Take over what a bank of the same sizes has saved; forget what is here.
 
-        Tensors are copied.
+        Args:
+            state: what `state_dict` returned. Its tensors are copied.
+            device: where the bank shall be; None: where the tensors are.
+
+        Raises:
+            ValueError: if this bank has no room for what that one held.
         """
+        self._check_room(state)
+        self._rows = self.cell = self.text = self._position = self._rotation = None
+        self.notes = {}
+        for name in _NUMBERS:
+            setattr(self, name, state.get(name, 0))
         if not state:
             return
-        self.allocate(state["frames"][0])
-        for name in _NUMBERS:
-            setattr(self, name, state[name])
+        frames = state["frames"]
+        self.allocate(frames[0, :, :0].to(device or frames.device))
         self.restore(self._used(), state)
-        self.notes = {
-            name.removeprefix("notes."): note.clone()
-            for name, note in state.items()
-            if name.startswith("notes.")
-        }
+        known = {name: laid_out(x, self.marks.device) for name, x in state["known"].items()}
+        self.current = Slots(known["current"], range(*state["current_span"]))
+        self._position, self.text = known.get("position"), known.get("text")
+        self.notes = {name: laid_out(x, self.marks.device) for name, x in state["notes"].items()}
+        self._order = None  # whatever is readable must be rotated
         self._touch(range(self.readable), range(self.readable))
 
-    def _used(self) -> list[int]:
+    def _check_room(self, state: Mapping[str, Any]) -> None:
+        for name, room in (("readable", self.budget), ("hidden", self.reserve)):
+            if state.get(name, 0) > room:
+                raise ValueError(
+                    f"the state has {state[name]} {name} frames, more than the {room} of this bank"
+                )
+
+    def _used(self) -> Tensor:
+        """The slots in use."""
         hidden = range(self.budget, self.budget + self.hidden)
-        return [*range(self.readable), *hidden]
+        return torch.tensor([*range(self.readable), *hidden], device=self.marks.device)
 
 
 def _places(members: Tensor, hidden: Tensor, keep: Tensor) -> Tensor:

@@ -44,7 +44,8 @@ class Placed(Store):
         self.readable = 0
         self.jumped = 0
         self.any_pinned = self.any_forgotten = False
-        self._placed: tuple[Tensor, Rotation] | None = None
+        self._position: Tensor | None = None
+        self._rotation: Rotation | None = None
         self._age: Tensor | None = None
         self._index: Tensor | None = None
         self._order: str | None = None
@@ -131,7 +132,8 @@ class Placed(Store):
         self._order = order
         moved = range(moved.start, min(moved.stop, self.readable))  # hidden frames have no place
         self._rewritten = self._reordered = range(0)
-        self._placed = (position, rope.at(position.gather(1, self.current.index)))
+        self._position = position
+        self._rotation = rope.at(position.gather(1, self.current.index))
         if self.keep_rotated:
             self.rotate_into(self.rotated, moved, rope)
         return bool(moved) and union(moved, self.current.span) == moved
@@ -139,15 +141,15 @@ class Placed(Store):
     @property
     def position(self) -> Tensor:
         """Where each readable slot stands, int64 `[B, readable]`."""
-        if self._placed is None:
+        if self._position is None:
             raise RuntimeError("no frame has been placed yet")
-        return self._placed[0]
+        return self._position
 
     def turn(self, frames: Tensor) -> Tensor:
         """Rotate the chunk's queries or keys `[B, F, T, H, D]` to where its frames stand."""
-        if self._placed is None:
+        if self._rotation is None:
             raise RuntimeError("no frame has been placed yet")
-        return self._placed[1](frames)
+        return self._rotation(frames)
 
     def keys(self, rope: Rope) -> Tensor:
         """All readable keys, rotated to where they stand, `[B, readable, T, H, D]`."""

@@ -134,24 +134,21 @@ class Store:
         """How many frames may be copied at a time."""
         return max(1, GROUP // self.frames[0, :, 0].numel())
 
-    def save(self, used: list[int]) -> dict[str, Tensor]:
-        """What the slots `used` hold."""
-        saved = {
-            "frames": self.frames[:, :, used],
-            "marks": self.marks[:, :, used],
-            "mean": self.stats.mean[:, :, used],
-            "var": self.stats.var[:, :, used],
-        }
-        return saved if self.cell is None else saved | {"cell": self.cell[:, used]}
+    def save(self, used: Tensor) -> dict[str, Tensor]:
+        """A copy of what the slots `used` hold."""
+        arrays = self._arrays() | ({} if self.cell is None else {"cell": self.cell[None]})
+        return {name: array.index_select(2, used) for name, array in arrays.items()}
 
-    def restore(self, used: list[int], saved: Mapping[str, Any]) -> None:
+    def restore(self, used: Tensor, saved: Mapping[str, Any]) -> None:
         """Put into the slots `used` what `save` returned."""
-        self.frames[:, :, used] = saved["frames"].to(self.frames.device)
-        self.marks[:, :, used] = saved["marks"].to(self.frames.device)
-        self.stats.mean[:, :, used] = saved["mean"].to(self.frames.device)
-        self.stats.var[:, :, used] = saved["var"].to(self.frames.device)
-        if "cell" in saved:
-            self.cells()[:, used] = saved["cell"].to(self.frames.device)
+        arrays = self._arrays() | ({"cell": self.cells()[None]} if "cell" in saved else {})
+        for name, array in arrays.items():
+            array.index_copy_(2, used, saved[name].to(array.device))
+
+    def _arrays(self) -> dict[str, Tensor]:
+        """All that every slot has, `[n, B, slots, ...]`."""
+        moments = {"mean": self.stats.mean, "var": self.stats.var}
+        return {"frames": self.frames, "marks": self.marks} | moments
 
     def _in_order(self) -> Tensor:
         return torch.arange(self.frames.shape[3], device=self.frames.device)

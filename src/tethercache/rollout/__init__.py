@@ -8,7 +8,7 @@ from tethercache.lazy import exports
 from tethercache.rollout.plan import Chunk, Plan, frames_for_seconds, latent_frames, pixel_frames
 
 if TYPE_CHECKING:
-    from tethercache.rollout.loop import rollout
+    from tethercache.rollout.loop import Rollout
     from tethercache.rollout.noise import CounterNoise, NoiseSource
     from tethercache.rollout.sampler import Steps, denoise
 
@@ -17,12 +17,12 @@ __all__ = [
     "CounterNoise",
     "NoiseSource",
     "Plan",
+    "Rollout",
     "Steps",
     "denoise",
     "frames_for_seconds",
     "latent_frames",
     "pixel_frames",
-    "rollout",
 ]
 
 # what needs torch waits until it is used
@@ -31,8 +31,8 @@ __getattr__ = exports(
     {
         "CounterNoise": "noise",
         "NoiseSource": "noise",
+        "Rollout": "loop",
         "Steps": "sampler",
         "denoise": "sampler",
-        "rollout": "loop",
     },
 )

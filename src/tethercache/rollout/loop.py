@@ -5,92 +5,231 @@ Axes: latents `[B, C, F, h, w]`. No tensor here depends on the length of the vid
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tethercache.alignment import aligned
+from tethercache.arguments import float_tensor
+from tethercache.cache import Switch
 from tethercache.errors import NotFiniteError
 from tethercache.rollout.noise import NoiseSource
-from tethercache.rollout.plan import Plan
+from tethercache.rollout.plan import Chunk, Plan
 from tethercache.rollout.sampler import Steps, denoise
 from tethercache.session import Session
+from tethercache.state import State, check_fits
+
+STATE_VERSION = 1
 
 
-def rollout(
-    transformer: Any,
-    session: Session,
-    plan: Plan,
-    steps: Steps,
-    noise: NoiseSource,
-    prompt_embeds: Tensor,
-    *,
-    latent_size: tuple[int, int],
-    context_noise: float = 0.0,
-    prefix: Tensor | None = None,
-) -> Iterator[Tensor]:
-    """Generate the chunks of one batch of videos.
+class Rollout(Iterator[Tensor]):
+    """The latents of one batch of videos in the making: `next` makes one more chunk.
 
     Every chunk takes `len(steps)` denoising passes and one context pass, which is told the timestep
     `context_noise` and sees clean latents. Chunks of the prefix take a context pass at timestep 0.
+    The model is attached to while a chunk is made, and free in between: any number of rollouts take
+    turns on one model.
 
     Args:
-        transformer: the model to which `session` is attached.
+        transformer: the model of which `session` is a session.
         session: decides, by its policy, what the model remembers.
         plan: the chunks.
         steps: the noise levels of the few-step sampler.
-        noise: where noise comes from.
+        noise: where noise comes from. It may be replaced between two chunks.
         prompt_embeds: text embeddings `[B, L_text, C_text]`.
         latent_size: height and width of a latent frame.
         context_noise: timestep that the context pass is told, 0..1000.
         prefix: clean latents `[B, C, plan.prefix, h, w]` to start from.
 
-    Yields:
-        Clean latents `[B, C, F, h, w]` of each chunk, those of the prefix included.
+    Attributes:
+        chunks_made: how many chunks are made, those of the prefix included.
 
     Raises:
-        NotFiniteError: if the transformer makes NaN or infinity; the chunk is not yielded.
+        ValueError: if the prefix is not that of the plan, or not finite.
     """
-    if plan.prefix != (0 if prefix is None else prefix.shape[2]):
-        raise ValueError(f"the plan has a prefix of {plan.prefix} latent frames, not the one given")
-    batch, device, dtype = prompt_embeds.shape[0], prompt_embeds.device, prompt_embeds.dtype
-    if prefix is not None and not prefix.to(dtype).isfinite().all():
-        raise ValueError(f"`prefix` must be finite in {dtype}, but holds NaN or infinity")
-    channels = transformer.config.in_channels
 
-    def call(latents: Tensor, timestep: float) -> Tensor:
-        told = torch.full((batch,), timestep, device=device, dtype=torch.float32)
-        flow: Tensor = transformer(latents, told, prompt_embeds, return_dict=False)[0]
-        return flow
+    def __init__(
+        self,
+        transformer: Any,
+        session: Session,
+        plan: Plan,
+        steps: Steps,
+        noise: NoiseSource,
+        prompt_embeds: Tensor,
+        *,
+        latent_size: tuple[int, int],
+        context_noise: float = 0.0,
+        prefix: Tensor | None = None,
+    ) -> None:
+        if plan.prefix != (0 if prefix is None else prefix.shape[2]):
+            raise ValueError(
+                f"the plan has a prefix of {plan.prefix} latent frames, not the one given"
+            )
+        dtype = prompt_embeds.dtype
+        if prefix is not None and not prefix.to(dtype).isfinite().all():
+            raise ValueError(f"`prefix` must be finite in {dtype}, but holds NaN or infinity")
+        self.session = session
+        self.plan = plan
+        self.steps = steps
+        self.noise = noise
+        self.chunks_made = 0
+        self._transformer = transformer
+        self._prompt = aligned(prompt_embeds)
+        self._latent_size = latent_size
+        self._context_noise = context_noise
+        self._prefix = None if prefix is None else aligned(prefix)
 
-    def predict_flow(latents: Tensor, timestep: float) -> Tensor:
-        with session.denoising_pass():
-            flows.append(call(latents, timestep))
-        return flows[-1]
+    @property
+    def prompt_embeds(self) -> Tensor:
+        """Text embeddings of the next chunk `[B, L_text, C_text]`."""
+        return self._prompt
 
-    for number, chunk in enumerate(plan, 1):
-        flows: list[Tensor] = []
-        shape = (channels, chunk.frames, *latent_size)
-        with session.chunk(chunk.frames, None if chunk.generated is None else len(steps)):
-            if chunk.generated is None:
-                assert prefix is not None
-                latents = prefix[:, :, chunk.start : chunk.start + chunk.frames].to(device, dtype)
-                committed_at = 0.0
-            else:
-                generated = chunk.generated
+    @property
+    def latent_frames_made(self) -> int:
+        """Latent frames of all chunks so far."""
+        if not self.chunks_made:
+            return 0
+        last = self.plan[self.chunks_made - 1]
+        return last.start + last.frames
 
-                def draw(i: int, chunk: int = generated, shape: tuple[int, ...] = shape) -> Tensor:
-                    return noise(chunk, i, shape).to(device, dtype)
+    def __next__(self) -> Tensor:
+        """Clean latents `[B, C, F, h, w]` of the next chunk, be it generated or of the prefix.
 
-                latents = denoise(predict_flow, draw, steps)
-                committed_at = context_noise
+        Raises:
+            StopIteration: if all chunks of the plan are made.
+            NotFiniteError: if the transformer makes NaN or infinity.
+            SessionError: if a chunk before has failed.
+        """
+        if self.chunks_made >= self.plan.num_chunks:
+            raise StopIteration
+        chunk = self.plan[self.chunks_made]
+        with torch.no_grad(), self.session.attached():
+            latents = self._clean(chunk) if chunk.generated is None else self._generated(chunk)
+        self.chunks_made += 1
+        return latents
+
+    def switch(self, prompt_embeds: Tensor) -> None:
+        """Let another prompt hold from the next chunk on.
+
+        What the model remembers of the video stays; the policy is told.
+
+        Args:
+            prompt_embeds: text embeddings `[B, L_text, C_text]`.
+        """
+        batch, _, channels = self._prompt.shape
+        float_tensor("prompt_embeds", prompt_embeds, (batch, "L", channels))
+        if self.chunks_made:
+            self.session.on(Switch())
+        self._prompt = aligned(prompt_embeds.to(self._prompt))
+
+    def fork(self) -> Rollout:
+        """Another rollout that goes on from here: the same chunks, bit for bit, if left alone.
+
+        The two share nothing that changes, so a prompt, noise or plan of its own makes it another
+        video.
+
+        Raises:
+            SessionError: if a chunk is in the making, or one has failed.
+        """
+        other = copy.copy(self)
+        other.session = self.session.fork()
+        return other
+
+    def state_dict(self) -> State:
+        """All that the coming chunks depend on, but for what the rollout was made with.
+
+        See `tethercache.state`.
+
+        Raises:
+            SessionError: if a chunk is in the making, or one has failed.
+        """
+        return {
+            "made_for": self._made_for(),
+            "chunks_made": self.chunks_made,
+            "prompt_embeds": self._prompt.detach().cpu(),
+            "session": self.session.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another rollout of the same request was; forget what is here.
+
+        This one may have other noise, and a longer or shorter plan of the same chunks.
+
+        Args:
+            state: what `state_dict` returned. Its tensors are copied.
+
+        Raises:
+            ValueError: naming what differs; nothing has changed then.
+            SessionError: if a chunk is in the making.
+        """
+        check_fits("rollout", state, self._made_for())
+        if state["chunks_made"] > self.plan.num_chunks:
+            raise ValueError(
+                f"the state is of a rollout with {state['chunks_made']} chunks made, but this one "
+                f"has {self.plan.num_chunks}"
+            )
+        prompt = state["prompt_embeds"]
+        float_tensor("prompt_embeds", prompt, (self._prompt.shape[0], "L", self._prompt.shape[2]))
+        self.session.load_state_dict(state["session"], self._prompt.device)
+        self._prompt = aligned(prompt.to(self._prompt, copy=True))
+        self.chunks_made = state["chunks_made"]
+
+    def _made_for(self) -> State:
+        plan = self.plan
+        return {
+            "version": STATE_VERSION,
+            "latents": [len(self._prompt), self._channels, *self._latent_size],
+            "dtype": str(self._prompt.dtype).removeprefix("torch."),
+            "chunk_size": plan.chunk_size,
+            "first_chunk_size": plan.first_chunk_size or plan.chunk_size,
+            "prefix": plan.prefix,
+        }
+
+    @property
+    def _channels(self) -> int:
+        channels: int = self._transformer.config.in_channels
+        return channels
+
+    def _clean(self, chunk: Chunk) -> Tensor:
+        """A chunk of the prefix, which the model reads."""
+        assert self._prefix is not None
+        latents = self._prefix[:, :, chunk.start : chunk.start + chunk.frames].to(self._prompt)
+        with self.session.chunk(chunk.frames), self.session.context_pass(output=False):
+            self._call(latents, 0.0)
+        return latents
+
+    def _generated(self, chunk: Chunk) -> Tensor:
+        """A chunk made of noise."""
+        shape, flows = (self._channels, chunk.frames, *self._latent_size), []
+        number = chunk.generated
+        assert number is not None
+
+        def draw(i: int) -> Tensor:
+            return self.noise(number, i, shape).to(self._prompt)
+
+        def predict_flow(latents: Tensor, timestep: float) -> Tensor:
+            with self.session.denoising_pass():
+                flows.append(self._call(latents, timestep))
+            return flows[-1]
+
+        with self.session.chunk(chunk.frames, len(self.steps)):
+            latents = denoise(predict_flow, draw, self.steps)
             finite = latents.isfinite().all()
-            with session.context_pass(output=False):
-                call(latents, committed_at)
+            with self.session.context_pass(output=False):
+                self._call(latents, self._context_noise)
         if not finite:  # asked last, so that a device has the context pass to do meanwhile
-            raise _not_finite(number, flows)
-        yield latents
+            raise _not_finite(self.chunks_made + 1, flows)
+        return latents
+
+    def _call(self, latents: Tensor, timestep: float) -> Tensor:
+        """Flow that the model predicts."""
+        prompt = self._prompt
+        told = torch.full((len(prompt),), timestep, device=prompt.device, dtype=torch.float32)
+        flow: Tensor = self._transformer(latents, told, prompt, return_dict=False)[0]
+        return flow
 
 
 def _not_finite(chunk: int, flows: list[Tensor]) -> NotFiniteError:

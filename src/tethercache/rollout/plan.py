@@ -61,14 +61,22 @@ class Plan:
 
     def __iter__(self) -> Iterator[Chunk]:
         """The chunks in order; those of the prefix never reach into the generated part."""
-        generated = 0
+        return map(self.__getitem__, range(self.num_chunks))
+
+    def __getitem__(self, number: int) -> Chunk:
+        """The chunk of a number, counted from 0.
+
+        Raises:
+            IndexError: if there is none.
+        """
+        before = clean = 0
         for starts, frames in self._runs():
-            for start in starts:
-                if start < self.prefix:
-                    yield Chunk(start, frames, generated=None)
-                else:
-                    yield Chunk(start, frames, generated)
-                    generated += 1
+            clean += len(range(starts.start, min(starts.stop, self.prefix), starts.step))
+            if 0 <= number - before < len(starts):
+                start = starts[number - before]
+                return Chunk(start, frames, None if start < self.prefix else number - clean)
+            before += len(starts)
+        raise IndexError(f"there is no chunk {number} among {before}")
 
     def _runs(self) -> Iterator[tuple[range, int]]:
         """The same as runs of chunks of one size: where they start, and the size."""
