@@ -11,6 +11,7 @@ from tethercache.files import (
     check_free,
     check_space,
     new_folder,
+    read_object,
     replacing,
     sha256,
     write_atomically,
@@ -120,3 +121,24 @@ def test_the_hash_of_a_file_is_that_of_its_contents(tmp_path: Path) -> None:
     other.write_bytes(b"b")
     assert sha256(one) == hashlib.sha256(one.read_bytes()).hexdigest()
     assert sha256(one, other) == hashlib.sha256(one.read_bytes() + b"b").hexdigest()
+
+
+def test_an_object_of_json_is_read_whole_or_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text('{"a": [1]}')
+    assert read_object(path, 100) == {"a": [1]}
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileNotFoundError):
+        read_object(tmp_path / "nothing", 100)
+    with pytest.raises(ValueError, match="it is no ordinary file"):
+        read_object(tmp_path / "pipe", 100)
+    for content, most, message in (
+        ("[1]", 100, "it is no object of JSON"),
+        ('{"a": ', 100, "it is not JSON: Expecting value"),
+        ("[" * 100_000, 1 << 20, "it is not JSON: maximum recursion depth"),
+        (" " * (2 << 20), 1 << 20, "it is larger than 1 MB"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=message) as raised:
+            read_object(path, most)
+        assert "\n" not in str(raised.value)

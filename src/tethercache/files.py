@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -17,7 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedWriter, FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from tethercache.text import reason
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -215,6 +218,28 @@ def write_all(file: BinaryIO, content: bytes | memoryview) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[file.write(rest) :]
+
+
+def read_object(path: Path, most: int) -> dict[str, Any]:
+    """Read an object of JSON, of at most so many bytes, that anybody may have written.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: the file is no ordinary one, too large, or no object of JSON.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is no ordinary file")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it is larger than {most >> 20} MB")
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not JSON: {reason(error)}") from error
+    if not isinstance(record, dict):
+        raise ValueError("it is no object of JSON")
+    return record
 
 
 def sha256(*paths: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tethercache.errors import DamagedModelError, MissingModelError, TetherCacheError
-from tethercache.text import printable
+from tethercache.files import read_object
+from tethercache.text import printable, reason
 
 MOST_JSON = 1 << 25
 """Bytes of the largest configuration or index that is read."""
@@ -40,14 +40,14 @@ def reading(what: object, verdict: str = "") -> Iterator[None]:
     except (TetherCacheError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
-        reason = f"{verdict} ({_reason(error)})" if verdict else _reason(error)
-        raise DamagedModelError(f"cannot load {what}: {reason}") from error
+        told = f"{verdict} ({_reason(error)})" if verdict else _reason(error)
+        raise DamagedModelError(f"cannot load {what}: {told}") from error
 
 
 def _reason(error: BaseException) -> str:
     """One line of an exception."""
-    told = printable(" ".join(str(error).split()))
-    if not told or "weights_only" in told:  # torch's advice to load the file without protection
+    told = printable(reason(error))
+    if "weights_only" in told:  # torch's advice to load the file without protection
         return type(error).__name__
     return told if len(told) <= _REASON else f"{told[:_REASON]}..."
 
@@ -64,7 +64,7 @@ def regular_file(path: Path) -> int:
     except FileNotFoundError:
         raise MissingModelError(f"no file {path}") from None
     except (OSError, ValueError) as error:  # too long, not allowed, with a zero byte
-        raise DamagedModelError(f"cannot read {path}: {_system(error)}") from error
+        raise DamagedModelError(f"cannot read {path}: {reason(error)}") from error
     if not stat.S_ISREG(status.st_mode):
         raise DamagedModelError(f"cannot read {path}: it is not a file")
     return status.st_size
@@ -77,17 +77,11 @@ def read_json(path: Path) -> dict[str, Any]:
         MissingModelError: if there is none.
         DamagedModelError: if it is not an object of JSON, or too large to be one.
     """
-    if (size := regular_file(path)) > MOST_JSON:
-        raise DamagedModelError(f"cannot read {path}: {size / 1e6:.0f} MB are no configuration")
+    regular_file(path)
     try:
-        content = json.loads(path.read_bytes())
+        return read_object(path, MOST_JSON)
     except (OSError, ValueError) as error:
-        raise DamagedModelError(f"cannot read {path}: {_system(error)}") from error
-    except RecursionError:
-        raise DamagedModelError(f"cannot read {path}: it is nested too deeply") from None
-    if not isinstance(content, dict):
-        raise DamagedModelError(f"cannot read {path}: it is not a configuration")
-    return content
+        raise DamagedModelError(f"cannot read {path}: {reason(error)}") from error
 
 
 def weight_map(path: Path) -> dict[str, str]:
@@ -113,8 +107,3 @@ def first(names: Sequence[str]) -> str:
     shown = [printable(" ".join(name.split())) for name in names[:3]]
     cut = [name if len(name) <= _NAME else f"{name[:_NAME]}..." for name in shown]
     return ", ".join([*cut, "..."] if len(names) > 3 else cut)
-
-
-def _system(error: Exception) -> str:
-    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(told.split())

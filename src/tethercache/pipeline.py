@@ -29,7 +29,7 @@ from tethercache.alignment import align
 from tethercache.arguments import flag, float_tensor, instance, number, one_of, texts
 from tethercache.backbones import new_session
 from tethercache.cache import Policy
-from tethercache.conditioning import cut_off, encode_prompts, unknown_words
+from tethercache.conditioning import check_tokenizer, cut_off, encode_prompts, unknown_words
 from tethercache.errors import NotFiniteError
 from tethercache.fit.execution import (
     ATTENTION,
@@ -42,7 +42,7 @@ from tethercache.foreign import reading
 from tethercache.models import Parts, Settings, fetch, find
 from tethercache.models.checkpoints.load import load_transformer, not_finite
 from tethercache.models.checkpoints.lora import merge_lora, read_lora, require_peft
-from tethercache.models.folders import check, check_tokenizer
+from tethercache.models.folders import check
 from tethercache.policies import as_policy
 from tethercache.request import VideoPlan, plan_video
 from tethercache.rollout import CounterNoise, Rollout, Steps

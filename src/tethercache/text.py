@@ -1,4 +1,4 @@
-"""Text from outside, made harmless to show: names of files and words in them come from anywhere."""
+"""Text from outside, made fit to show: names of files and words in them come from anywhere."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def printable(text: str, kept: str = "\n\t") -> str:
 def one_line(text: str) -> str:
     """The same in one line."""
     return printable(text, kept="")
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, in one line; its class, if it says nothing."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.split()) or type(error).__name__
 
 
 def escaped(character: str) -> str:

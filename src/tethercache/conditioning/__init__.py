@@ -1,9 +1,17 @@
 """Conditioning: what the video is about."""
 
 from tethercache.conditioning.prefix import encode_frames, prefix_frames
-from tethercache.conditioning.text import clean, cut_off, encode_prompts, known_words, unknown_words
+from tethercache.conditioning.text import (
+    check_tokenizer,
+    clean,
+    cut_off,
+    encode_prompts,
+    known_words,
+    unknown_words,
+)
 
 __all__ = [
+    "check_tokenizer",
     "clean",
     "cut_off",
     "encode_frames",

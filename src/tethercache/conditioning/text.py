@@ -15,6 +15,8 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 
 from tethercache.alignment import align
+from tethercache.arguments import whole_number
+from tethercache.foreign import reading
 
 
 def clean(prompt: str) -> str:
@@ -63,6 +65,25 @@ def cut_off(tokenizer: Any, prompt: str, *, length: int) -> str:
     return left.strip()
 
 
+def check_tokenizer(tokenizer: Any, length: int, vocabulary: int, where: object) -> None:
+    """Tokenise a word as prompts will be, and see that the text encoder knows all tokens.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        length: tokens that the model reads.
+        vocabulary: how many tokens the text encoder knows.
+        where: it comes from, for the message.
+
+    Raises:
+        DamagedModelError: if that fails.
+    """
+    with reading(f"the tokenizer of {where}"):
+        tokenizer("a", add_special_tokens=False)
+        _tokens(tokenizer, ["a"], length)
+        highest = max(tokenizer.get_vocab().values(), default=0)
+        whole_number("its highest token", highest, 0, vocabulary - 1)
+
+
 def known_words(file: Path) -> list[str]:
     """All words of a vocabulary of whole words (a `tokenizer.json`), sorted.
 
@@ -93,15 +114,20 @@ def encode_prompts(
         Embeddings `[B, length, C_text]` in the encoder's dtype, on the device where it computes.
     """
     align(text_encoder)
-    tokens = tokenizer(
+    tokens = _tokens(tokenizer, prompts, length).to(text_encoder.device)
+    with torch.no_grad():
+        states: Tensor = text_encoder(tokens["input_ids"], tokens["attention_mask"])[0]
+    mask: Tensor = tokens["attention_mask"]
+    return states * mask[..., None].to(states)  # an offloaded encoder answers from its device
+
+
+def _tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> Any:
+    """The tokens of prompts, filled up or cut to `length`, and their masks."""
+    return tokenizer(
         [clean(prompt) for prompt in prompts],
         padding="max_length",
         max_length=length,
         truncation=True,
         return_attention_mask=True,
         return_tensors="pt",
-    ).to(text_encoder.device)
-    with torch.no_grad():
-        states: Tensor = text_encoder(tokens["input_ids"], tokens["attention_mask"])[0]
-    mask: Tensor = tokens["attention_mask"]
-    return states * mask[..., None].to(states)  # an offloaded encoder answers from its device
+    )

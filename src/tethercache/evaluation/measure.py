@@ -17,6 +17,7 @@ from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.metrics.frame import Image
 from tethercache.evaluation.metrics.metric import Metric
 from tethercache.evaluation.recording import FEWEST_FRAMES, Pace, Recording
+from tethercache.text import reason
 from tethercache.video import UnreadableVideoError, VideoInfo
 
 MEASURE_VERSION = 2
@@ -152,7 +153,7 @@ def measure_video(path: Path, options: Options | None = None) -> VideoResult:
     except UnreadableVideoError as error:
         raise SkippedVideoError(_without_path(error, path)) from error
     except OSError as error:
-        raise SkippedVideoError(error.strerror or str(error)) from error
+        raise SkippedVideoError(reason(error)) from error
 
 
 def _without_path(error: Exception, path: Path) -> str:

@@ -35,7 +35,8 @@ from tethercache.evaluation.measure import (
 from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.shots import EditKind
 from tethercache.evaluation.verdict import Word
-from tethercache.files import write_atomically
+from tethercache.files import read_object, write_atomically
+from tethercache.text import reason
 
 logger = logging.getLogger(__name__)
 
@@ -143,11 +144,11 @@ def _outcome(each: Input, options: Options, store: Path | None) -> Outcome:
     except SkippedVideoError as error:
         return _skipped(each, str(error))
     except OSError as error:
-        return _skipped(each, error.strerror or str(error))
+        return _skipped(each, reason(error))
     except Exception as error:  # a fault of ours or of a library ends this video alone
         logger.debug("%s", each.path, exc_info=True)
-        reason = " ".join(str(error).split())
-        return _skipped(each, f"could not be measured: {type(error).__name__}: {reason}")
+        told = f"could not be measured: {type(error).__name__}: {reason(error)}"
+        return _skipped(each, told)
 
 
 def _skipped(each: Input, reason: str) -> Outcome:
@@ -162,15 +163,15 @@ def _stored(each: Input, options: Options, store: Path | None) -> Outcome:
     if kept and os.path.lexists(kept):
         try:
             return Outcome(_named(_read(kept, digest, options), each), reused=True)
-        except (OSError, ValueError, RecursionError) as error:
-            reason = " ".join(str(error).split())
-            note = f"{each.name} was measured again: its stored result is damaged ({reason})"
+        except (OSError, ValueError) as error:
+            told = f"its stored result is damaged ({reason(error)})"
+            note = f"{each.name} was measured again: {told}"
     result = measure_video(each.path, options)
     if kept:
         try:
             write_atomically(kept, _with_checksum(dataclasses.asdict(result)))
         except OSError as error:
-            note = f"the result of {each.name} could not be stored: {error.strerror or error}"
+            note = f"the result of {each.name} could not be stored: {reason(error)}"
     return Outcome(_named(result, each), note=note)
 
 
@@ -195,13 +196,7 @@ def _read(kept: Path, digest: str, options: Options) -> VideoResult:
         OSError: it cannot be read.
         ValueError: it is damaged or was changed.
     """
-    if not kept.is_file():
-        raise ValueError("it is no ordinary file")
-    if kept.stat().st_size > _LARGEST:
-        raise ValueError("it is too large")
-    record = json.loads(kept.read_bytes())
-    if not isinstance(record, dict):
-        raise ValueError("it is no object")
+    record = read_object(kept, _LARGEST)
     if record.pop(_CHECKSUM, None) != _checksum(record):
         raise ValueError("its checksum is wrong")
     for name, hint in get_type_hints(VideoResult).items():

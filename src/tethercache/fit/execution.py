@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tethercache.arguments import flag, one_of, whole_number
 from tethercache.errors import MissingToolError
+from tethercache.text import reason
 
 if TYPE_CHECKING:
     import torch
@@ -131,7 +132,7 @@ def _obstacle(name: str, device: torch.device, dtype: torch.dtype, head_dim: int
         expected = dispatch_attention_fn(query, query, query, backend="native")
         wrong = (got.float() - expected.float()).abs().mean().item()
     except _UNUSABLE as error:
-        return " ".join(str(error).split()) or type(error).__name__
+        return reason(error)
     return "" if wrong < _SAME else f"its results are wrong (by {wrong:.2g} on average)"
 
 

@@ -229,23 +229,3 @@ def _check_channels(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> N
             raise WrongModelError(
                 f"the parts of {folder} do not fit together: {what} of {one} and {other} channels"
             )
-
-
-def check_tokenizer(tokenizer: Any, length: int, vocabulary: int, where: object) -> None:
-    """Tokenise a word as prompts will be, and see that the text encoder knows all tokens.
-
-    Raises:
-        DamagedModelError: if that fails.
-    """
-    with reading(f"the tokenizer of {where}"):
-        tokenizer("a", add_special_tokens=False)
-        tokenizer(
-            ["a"],
-            padding="max_length",
-            max_length=length,
-            truncation=True,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        highest = max(tokenizer.get_vocab().values(), default=0)
-        whole_number("its highest token", highest, 0, vocabulary - 1)

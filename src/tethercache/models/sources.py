@@ -27,6 +27,7 @@ from tethercache.foreign import read_json, reading, weight_map
 from tethercache.models.folders import CLASSES, INDEX, has_part
 from tethercache.models.presets import BASE, BASE_PARTS, PREFERENCE, PRESETS, SHIFT, HubFile, Preset
 from tethercache.models.settings import Settings
+from tethercache.text import reason
 
 SHIPPED = {"tiny": Path(__file__).parent / "tiny"}
 """Models that come with the package."""
@@ -319,9 +320,9 @@ def _in_folder(weights_dir: Path, file: HubFile) -> Path:
 
 
 def _unavailable(what: str, size: int | None, error: Exception) -> MissingModelError:
-    reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+    told = reason(error).split(". ")[0].rstrip(".")
     return MissingModelError(
-        f"cannot get {what}{_size(size)} from the hub or its cache ({reason}); "
+        f"cannot get {what}{_size(size)} from the hub or its cache ({told}); "
         "download it elsewhere and name the folder with --weights-dir"
     )
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tethercache.text import reason
+
 LARGEST = 512 << 20
 """Bytes of all JSON files together, unpacked; more is refused before it is read."""
 _DEEPEST = 4
@@ -69,7 +71,7 @@ def _read_folder(folder: Path) -> list[Document]:
 def _folder_files(folder: Path, unreadable: list[Document]) -> Iterator[Path]:
     def refused(error: OSError) -> None:
         name = os.path.relpath(error.filename, folder)
-        unreadable.append(Document(name, problem=error.strerror or str(error)))
+        unreadable.append(Document(name, problem=reason(error)))
 
     for root, folders, names in os.walk(folder, onerror=refused):
         depth = len(Path(root).relative_to(folder).parts)
@@ -114,6 +116,6 @@ def _read(name: str, content: Callable[[], bytes]) -> Document:
     try:
         return Document(name, json.loads(content().decode("utf-8-sig")))
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        return Document(name, problem=" ".join(str(error).split()))
+        return Document(name, problem=reason(error))
     except (RuntimeError, NotImplementedError) as error:  # nested too deep; encrypted; compression
-        return Document(name, problem=" ".join(str(error).split()))
+        return Document(name, problem=reason(error))

@@ -29,6 +29,7 @@ from tethercache.evaluation.vbench.clips import split_video
 from tethercache.evaluation.vbench.dimensions import DIMENSIONS, FUSED
 from tethercache.evaluation.vbench.weights import BETWEEN, WEIGHTS, missing_weights
 from tethercache.files import write_atomically
+from tethercache.text import reason
 from tethercache.video import UnreadableVideoError, read_frames
 
 Embed = Callable[[Sequence[Image]], list[Any]]
@@ -96,8 +97,7 @@ def score_videos(
                     embed = (embedders or EMBEDDERS)[name](weights_dir, device)
                     scores[name] = _with_similarity(scores[name], clips, embed)
         except (ImportError, AttributeError, RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())
-            absent[name] = f"VBench failed: {type(error).__name__}: {reason}"
+            absent[name] = f"VBench failed: {type(error).__name__}: {reason(error)}"
     return Run(scores, problems=problems, absent=absent)
 
 

@@ -15,6 +15,7 @@ from tethercache.models.checkpoints.load import map_transformer
 from tethercache.models.folders import write_index
 from tethercache.models.presets import PREFERENCE, SHIFT
 from tethercache.models.settings import Settings
+from tethercache.text import reason
 
 _PARTS = {"transformer": "WanTransformer3DModel", "scheduler": "FlowMatchLCMScheduler"}
 
@@ -69,8 +70,7 @@ def convert(
             write_index(folder, settings or Settings(), **_PARTS)
             _share(folder)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise TetherCacheError(f"cannot write {target}: {reason}") from error
+        raise TetherCacheError(f"cannot write {target}: {reason(error)}") from error
     return target
 
 
