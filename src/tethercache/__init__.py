@@ -13,10 +13,21 @@ if TYPE_CHECKING:
     from tethercache.policies import POLICIES
     from tethercache.policies.tethercache import TetherCache
     from tethercache.policies.window import Window
+    from tethercache.render import make
+    from tethercache.request import VideoRequest
 
 __version__ = "0.1.0"
 
-__all__ = ["POLICIES", "CausalVideoPipeline", "Policy", "TetherCache", "Window", "attach"]
+__all__ = [
+    "POLICIES",
+    "CausalVideoPipeline",
+    "Policy",
+    "TetherCache",
+    "VideoRequest",
+    "Window",
+    "attach",
+    "make",
+]
 
 __getattr__ = exports(
     __name__,
@@ -25,7 +36,9 @@ __getattr__ = exports(
         "POLICIES": "policies",
         "Policy": "cache",
         "TetherCache": "policies.tethercache",
+        "VideoRequest": "request",
         "Window": "policies.window",
         "attach": "backbones",
+        "make": "render",
     },
 )

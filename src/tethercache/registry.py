@@ -55,7 +55,7 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> Entry:
         if name not in self._entries:
-            raise ValueError(f"unknown {self.kind} `{name}`{_nearest(name, self._entries)}")
+            raise ValueError(f"unknown {self.kind} `{name}`{nearest(name, self._entries)}")
         return self._entries[name]
 
     def load(self, name: str) -> type[T]:
@@ -126,7 +126,7 @@ class Registry(Generic[T]):
         for setting in filter(None, (part.strip() for part in settings.split(","))):
             key, equals, text = (part.strip() for part in setting.partition("="))
             if key not in known:
-                raise ValueError(f"{self.kind} `{name}` has no key `{key}`{_nearest(key, known)}")
+                raise ValueError(f"{self.kind} `{name}` has no key `{key}`{nearest(key, known)}")
             if not equals or not text:
                 raise ValueError(f"`{setting}` in `{spec}` must have the form key=value")
             values[key] = _convert(key, text, types[key])
@@ -151,7 +151,8 @@ def _convert(key: str, text: str, kind: Any) -> Any:
         raise ValueError(f"`{key}` ({text}) must be {article}") from None
 
 
-def _nearest(name: str, known: typing.Iterable[str]) -> str:
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known one that it is like, and all."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean `{near[0]}`?" if near else ""

@@ -15,13 +15,13 @@ from tests.models.conftest import hub, made_cache
 from tests.models.hub import toy_base, toy_checkpoint
 from tests.toys import WORDS, toy_pipeline, toy_transformer
 from tethercache.cli import main
-from tethercache.cli.inputs import encode_prefix, read_prefix
 from tethercache.conditioning import known_words
 from tethercache.fit import choice
 from tethercache.fit.memory import Tiles, estimate
 from tethercache.fit.sizes import measure
 from tethercache.models import BASE, PRESETS, SHIPPED, fetch, find
 from tethercache.policies.window import Window
+from tethercache.render.prefix import encode_prefix, read_prefix
 from tethercache.video import FrameHasher, probe, read_sidecar
 
 __all__ = ["hub", "made_cache"]  # fixtures
@@ -148,8 +148,8 @@ def test_failures_of_the_commands_are_one_line(
         ((*convert, good, tmp_path / "no/x"), 1, "no such folder"),
         (("generate", PROMPT, "-m", "self-forcing"), 1, "5.68 GB"),
         (("generate", PROMPT, "-m", "longlive", "-p", "fifo"), 2, "must not exceed the 12"),
-        (("generate", PROMPT, "-m", "toy", "--vram", "much"), 2, "--vram (much)"),
-        (("generate", PROMPT, "-m", "toy", "--vram", "0"), 2, "--vram (0)"),
+        (("generate", PROMPT, "-m", "toy", "--vram", "much"), 2, "`vram` (much)"),
+        (("generate", PROMPT, "-m", "toy", "--vram", "0"), 2, "`vram` (0)"),
         (("generate", PROMPT, "-m", "toy", "--vram", "0.0001"), 1, "are within `vram`"),
         (("generate", PROMPT, "-m", "toy", "--lora", "no.safetensors"), 1, "no LoRA at"),
         (("generate", PROMPT, "-m", "toy", "--prefix", tmp_path / "no.png"), 1, "no such video"),
@@ -288,7 +288,7 @@ def test_a_clip_of_another_rate_is_told_of(
         assert run("generate", PROMPT, "--prefix", prefix, *options, "-o", tmp_path / "x.mp4") == 0
         said = capsys.readouterr().err
         assert warning in said
-        assert bool(warning) == ("--prefix" in said)
+        assert bool(warning) == ("`prefix`" in said)
 
 
 def test_the_doctor_says_what_is_here_and_what_can_run(

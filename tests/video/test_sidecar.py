@@ -61,7 +61,7 @@ def test_a_sidecar_is_read_as_it_was_written(tmp_path: Path, fps: Fraction) -> N
 
 def test_a_sidecar_is_plain_json_and_names_the_software(tmp_path: Path) -> None:
     record = json.loads(write_sidecar(tmp_path / "video.mp4", SIDECAR).read_text("utf-8"))
-    assert record["schema_version"] == 1
+    assert record["schema_version"] == 2
     assert record["fps"] == 16
     assert record["prompt"] == SIDECAR.prompt
     assert {"tethercache", "torch", "diffusers", "python"} <= set(record["versions"])
@@ -79,10 +79,10 @@ def test_a_sidecar_replaces_an_older_one(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         ("{", "is not JSON"),
-        ("[]", "has schema_version None, not 1"),
-        ('{"schema_version": 2}', "has schema_version 2, not 1"),
+        ("[]", "has schema_version None, not 2"),
+        ('{"schema_version": 3}', "has schema_version 3, not 2"),
         ('{"schema_version": 1, "sauce": 1}', "missing or unknown keys: .*prompt.*"),
-        ('{"schema_version": true}', "has schema_version True, not 1"),
+        ('{"schema_version": true}', "has schema_version True, not 2"),
         ("[" * 100_000, "is not JSON: maximum recursion depth"),
         ('{"schema_version": 1' + "0" * 5000 + "}", "is not JSON|has schema_version"),
     ],
@@ -108,6 +108,7 @@ def test_a_damaged_sidecar_is_refused(tmp_path: Path, text: str, complaint: str)
         *(("command", command) for command in ("tethercache", [1], None)),
         *(("prompt", text) for text in (1, None, ["a ball"])),
         ("settings", []),
+        ("request", None),
         ("versions", "1.0"),
         ("frames_hash", None),
     ],

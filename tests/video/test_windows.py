@@ -43,8 +43,8 @@ for name in ("unlink", "remove", "rename", "replace"):
     setattr(os, name, refuse_open(getattr(os, name)))
 sys.platform = "win32"
 
-from tethercache.video import Recording, Sidecar, VideoWriter, complete, read_frames, read_sidecar
-from tethercache.video import unnamed, writer
+from tethercache.render import Recording, complete, unnamed
+from tethercache.video import Sidecar, VideoWriter, read_frames, read_sidecar, writer
 
 folder = pathlib.Path(sys.argv[1])
 texts = dict.fromkeys(("prompt", "model", "model_hash", "policy", "dtype", "device"), "")

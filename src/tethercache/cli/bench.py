@@ -13,7 +13,8 @@ from rich.table import Table
 
 from tethercache.bench import CASES, MIN_CHUNKS, default_cases
 from tethercache.cli.failures import FAILED, Debug
-from tethercache.cli.generate import DType, _quiet_libraries
+from tethercache.cli.options import Device, DType
+from tethercache.cli.output import quiet_libraries
 from tethercache.fit.device import pick_device
 from tethercache.fit.execution import ATTENTION, Execution, check_threads, require_compiler
 from tethercache.policies import POLICIES
@@ -46,9 +47,7 @@ def bench(
         ),
     ] = None,
     chunks: Annotated[int, typer.Option(help="Timed chunks of each contestant.")] = CHUNKS,
-    device: Annotated[
-        str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...; auto picks.")
-    ] = "auto",
+    device: Device = "auto",
     dtype: Annotated[
         DType | None,
         typer.Option(
@@ -108,7 +107,7 @@ def bench(
     place = torch.device(pick_device(device))
     if compiled:
         require_compiler(place)
-    _quiet_libraries()
+    quiet_libraries()
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     from tethercache.files import write_atomically
 

@@ -89,3 +89,14 @@ def standard_streams() -> Iterator[Output]:
             output.flush()
             error.flush()
             sys.stdout, sys.stderr = before
+
+
+def quiet_libraries() -> None:
+    """Keep the loading bars and hints of diffusers and transformers out of our output."""
+    import diffusers
+    import transformers
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its download bars stay
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()

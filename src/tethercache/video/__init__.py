@@ -13,7 +13,6 @@ from tethercache.video.reader import (
     read_frames,
     read_timed_frames,
 )
-from tethercache.video.recording import Recording, check_recording, complete, unnamed
 from tethercache.video.sidecar import (
     FrameHasher,
     Sidecar,
@@ -35,7 +34,6 @@ __all__ = [
     "DiskFullError",
     "FrameHasher",
     "PreviewDecoder",
-    "Recording",
     "Sidecar",
     "SidecarError",
     "StreamingDecoder",
@@ -44,10 +42,8 @@ __all__ = [
     "VideoInfo",
     "VideoWriter",
     "channels_last",
-    "check_recording",
     "check_target",
     "command_line",
-    "complete",
     "overlapped",
     "probe",
     "read_frames",
@@ -56,7 +52,6 @@ __all__ = [
     "shareable",
     "sidecar_path",
     "to_uint8",
-    "unnamed",
     "write_sidecar",
 ]
 

@@ -17,7 +17,8 @@ from tethercache.files import write_atomically
 from tethercache.software import versions
 from tethercache.video.frames import Frames, as_frames
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_FIRST = 1  # of version 0.1.0, which has no `request`
 MAX_BYTES = 64 << 20
 """Of a record that is read; that of a day of video has about 10 MB."""
 _LONGEST = 80  # characters of a value in a message
@@ -54,6 +55,8 @@ class Sidecar:
             the shift, context noise, PyTorch's threads, where the text encoder worked; and what of
             the rest was not left as it is: adapters, prefix, size of the decoding tiles ...
         command: the command line, if there was one; see `shareable`.
+        request: what was asked for (`VideoRequest.to_dict`), its paths `shareable`; empty in a
+            record of version 0.1.0.
         versions: of the software.
         schema_version: of this record.
     """
@@ -78,6 +81,7 @@ class Sidecar:
     frames_per_second: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
     command: tuple[str, ...] = ()
+    request: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=lambda: software_versions())
     schema_version: int = SCHEMA_VERSION
 
@@ -176,7 +180,7 @@ def read_sidecar(path: str | os.PathLike[str]) -> Sidecar:
 
     Raises:
         FileNotFoundError: there is none.
-        SidecarError: it is damaged, of another schema or larger than any record.
+        SidecarError: it is damaged, of a schema that is not known or larger than any record.
     """
     path = sidecar_path(path)
     if path.exists() and not path.is_file():
@@ -190,8 +194,10 @@ def read_sidecar(path: str | os.PathLike[str]) -> Sidecar:
     except (ValueError, RecursionError) as error:
         raise SidecarError(f"{path} is not JSON: {error}") from error
     found = record.get("schema_version") if isinstance(record, dict) else None
-    if type(found) is not int or found != SCHEMA_VERSION:
+    if type(found) is not int or not _FIRST <= found <= SCHEMA_VERSION:
         raise SidecarError(f"{path} has schema_version {_shown(found)}, not {SCHEMA_VERSION}")
+    if found == _FIRST:
+        record |= {"request": record.get("request", {}), "schema_version": SCHEMA_VERSION}
     names = {f.name for f in fields(Sidecar)}
     if names != record.keys():
         wrong = [*sorted(names - record.keys()), *map(_shown, record.keys() - names)][: len(names)]
@@ -254,5 +260,7 @@ _RULES: dict[str, _Rule] = {
     "chunk_sizes": _list_of(int, "whole numbers"),
     "chunk_hashes": _list_of(str, "texts"),
     "command": _list_of(str, "texts"),
-    **dict.fromkeys(("settings", "versions"), ((lambda value: type(value) is dict), "an object")),
+    **dict.fromkeys(
+        ("settings", "versions", "request"), ((lambda value: type(value) is dict), "an object")
+    ),
 }

@@ -11,17 +11,14 @@ import pytest
 
 from tests.video.test_sidecar import SIDECAR
 from tests.video.test_writer import HEIGHT, WIDTH, FullDisk, assert_shows, in_child, make_frames
+from tethercache.render import Recording, check_recording, complete, unnamed
+from tethercache.render import recording as recording_module
 from tethercache.video import (
     DiskFullError,
     FrameHasher,
-    Recording,
     Sidecar,
-    check_recording,
-    complete,
     read_sidecar,
-    unnamed,
 )
-from tethercache.video import recording as recording_module
 from tethercache.video import writer as writer_module
 
 REQUEST = Sidecar(

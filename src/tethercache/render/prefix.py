@@ -1,4 +1,4 @@
-"""What a generation starts from besides a prompt: adapters and a clip."""
+"""The clip or picture that a video starts with."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tethercache.arguments import number
-from tethercache.errors import MissingModelError
-from tethercache.files import sha256
 from tethercache.models import Settings
-from tethercache.request import VideoPlan, plan_video
+from tethercache.request import VideoPlan, VideoRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tethercache.cache import Policy
-    from tethercache.fit.memory import Tiles
 
 logger = logging.getLogger(__name__)
 
@@ -48,27 +44,6 @@ class Clip:
     counted: bool = False
 
 
-def parse_loras(specs: list[str]) -> list[tuple[Path, float]]:
-    """`FILE[:SCALE]` to files and scales.
-
-    Raises:
-        MissingModelError: if a file is not there.
-        ValueError: if a scale is NaN or infinite.
-    """
-    loras = []
-    for spec in specs:
-        name, colon, text = spec.rpartition(":")
-        try:
-            path, scale = (Path(name), float(text)) if colon else (Path(spec), 1.0)
-        except ValueError:  # a colon that is part of the name
-            path, scale = Path(spec), 1.0
-        if not os.path.exists(path):  # says no, too, to names that the system refuses
-            raise MissingModelError(f"no LoRA at {path}")
-        number("the scale of --lora", scale)
-        loras.append((path, scale))
-    return loras
-
-
 def read_prefix(path: Path) -> Clip:
     """What a clip or picture says that it has; decodes nothing.
 
@@ -78,13 +53,13 @@ def read_prefix(path: Path) -> Clip:
     from tethercache.video import probe
 
     if os.path.exists(path) and not path.is_file():  # a pipe would wait for somebody to fill it
-        raise ValueError(f"--prefix ({path}) must be a file")
+        raise ValueError(f"`prefix` ({path}) must be a file")
     info = probe(path)
     return Clip(path, info.num_frames, info.width, info.height, info.fps)
 
 
 def plan_with_prefix(
-    clip: Clip | None, settings: Settings, policy: Policy, length: dict[str, Any]
+    request: VideoRequest, clip: Clip | None, settings: Settings, policy: Policy
 ) -> tuple[VideoPlan, Clip | None]:
     """Plan a video that starts with a clip.
 
@@ -94,11 +69,11 @@ def plan_with_prefix(
     Raises:
         ValueError: if the clip is not one to start from, or the video cannot be planned.
     """
-    plan = plan_video(settings, policy, prefix=prefix_latents(clip, settings), **length)
+    plan = request.plan(settings, policy, prefix=prefix_latents(clip, settings))
     if clip is None or clip.counted:
         return plan, clip
     clip = replace(clip, num_frames=_count(clip), counted=True)
-    return plan_video(settings, policy, prefix=prefix_latents(clip, settings), **length), clip
+    return request.plan(settings, policy, prefix=prefix_latents(clip, settings)), clip
 
 
 def _count(clip: Clip) -> int:
@@ -108,7 +83,7 @@ def _count(clip: Clip) -> int:
     count = 0
     for frame in read_frames(clip.path):
         if frame.shape[:2] != (clip.height, clip.width):
-            raise ValueError(f"--prefix ({clip.path}) has frames of several sizes")
+            raise ValueError(f"`prefix` ({clip.path}) has frames of several sizes")
         count += 1
     return count
 
@@ -126,8 +101,8 @@ def prefix_latents(clip: Clip | None, settings: Settings) -> int:
 
     if (clip.width, clip.height) != (settings.width, settings.height):
         raise ValueError(
-            f"--prefix is {clip.width}x{clip.height}, but this model makes {settings.width}x"
-            f"{settings.height}; scale or crop it first"
+            f"`prefix` ({clip.path}) is {clip.width}x{clip.height}, but this model makes "
+            f"{settings.width}x{settings.height}; scale or crop it first"
         )
     return (prefix_frames(clip.num_frames, settings.chunk_size) + 3) // 4
 
@@ -136,7 +111,7 @@ def warn_of_rate(clip: Clip, settings: Settings) -> None:
     """Say so if a clip, whose frames are taken one for one, will play at another speed."""
     if clip.num_frames > 1 and abs(clip.fps / settings.fps - 1) > _SAME_RATE:
         logger.warning(
-            "--prefix has %.4g frames a second and this model makes %d, so the clip will play at "
+            "`prefix` has %.4g frames a second and this model makes %d, so the clip will play at "
             "%.2f times its speed; convert it first to keep that",
             clip.fps,
             settings.fps,
@@ -153,30 +128,3 @@ def encode_prefix(vae: Any, clip: Clip, settings: Settings) -> Tensor:
 
     skipped = clip.num_frames - prefix_frames(clip.num_frames, settings.chunk_size)
     return encode_frames(vae, map(torch.from_numpy, islice(read_frames(clip.path), skipped, None)))
-
-
-def describe_extras(
-    loras: list[tuple[Path, float]], prefix: Path | None, folder: Path
-) -> dict[str, Any]:
-    """What of these a sidecar in `folder` has to record."""
-    from tethercache.video import shareable
-
-    extras: dict[str, Any] = {}
-    if loras:
-        extras["loras"] = [
-            {"file": shareable(path, folder), "scale": scale, "sha256": _sha256(path)}
-            for path, scale in loras
-        ]
-    if prefix is not None:
-        extras["prefix"] = {"file": shareable(prefix, folder), "sha256": _sha256(prefix)}
-    return extras
-
-
-def describe_tiles(tiles: Tiles | None) -> dict[str, Any]:
-    """What of the decoding tiles a sidecar has to record."""
-    return {} if tiles is None else {"tiles": {"size": tiles.size, "stride": tiles.stride}}
-
-
-def _sha256(path: Path) -> str:
-    """Of a file, or of all files in a folder."""
-    return sha256(*([path] if path.is_file() else sorted(filter(Path.is_file, path.rglob("*")))))

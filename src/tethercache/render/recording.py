@@ -20,9 +20,10 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
+import numpy as np
 
 from tethercache.files import (
     check_free,
@@ -45,6 +46,9 @@ from tethercache.video.sidecar import (
     sidecar_path,
 )
 from tethercache.video.writer import VideoWriter, check_target, finish, partial_path
+
+if TYPE_CHECKING:
+    from tethercache.evaluation.watch import DriftWatch
 
 _ROOM_FOR_NOTES = 16 << 10
 _ROOM_FOR_A_HASH = 80
@@ -71,6 +75,7 @@ class Recording:
         overwrite: replace an existing video and record when the new ones are complete, and what a
             run that broke off has left at once.
         crf: x264's quality.
+        watch: is shown the frames; what it finds goes into the record.
     """
 
     def __init__(
@@ -80,8 +85,10 @@ class Recording:
         *,
         overwrite: bool = False,
         crf: int = DEFAULT_CRF,
+        watch: DriftWatch | None = None,
     ) -> None:
         self.record = record
+        self._watch = watch
         self._overwrite = overwrite
         self._started = time.perf_counter()
         self._hasher = FrameHasher()
@@ -128,11 +135,20 @@ class Recording:
         """Append a chunk of frames, uint8 RGB `[F, height, width, 3]`; see `VideoWriter.write`."""
         self._writer.write(frames)
         self._hasher.update(frames)
+        if self._watch is not None:
+            self._watch.update(np.asarray(frames))
+
+    @property
+    def drift(self) -> str:
+        """One short text about the drift so far; empty without a watch and in the first seconds."""
+        return "" if self._watch is None else self._watch.status()
 
     def close(self) -> None:
         """Complete record and video and give them their names; see `VideoWriter.close`."""
         seconds = time.perf_counter() - self._started
         if self.num_frames:
+            if self._watch is not None:
+                self.note(drift=self._watch.summary())
             self.record = dataclasses.replace(
                 self.record,
                 num_frames=self.num_frames,

@@ -1,4 +1,4 @@
-"""The videos of one request: their names, and which of them are there already."""
+"""Several videos at once: their names, and which of them are there already."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import errno
 import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tethercache.arguments import whole_number
 from tethercache.errors import TetherCacheError
+from tethercache.request import VideoRequest
 
 if TYPE_CHECKING:
-    from tethercache.video import Sidecar
+    from tethercache.render.order import Order
+    from tethercache.render.record import Description
 
 MAX_VIDEOS = 100_000
 
@@ -38,20 +40,21 @@ class Job:
     """One video to make.
 
     Attributes:
-        prompt: what it shows.
-        sample: number of the sample for this prompt, from 0.
+        request: what is asked of it.
         path: where it goes.
     """
 
-    prompt: str
-    sample: int
+    request: VideoRequest
     path: Path
 
 
-def name_videos(prompts: Sequence[str], num_samples: int, output: Path | None) -> list[Job]:
+def name_videos(
+    request: VideoRequest, prompts: Sequence[str], num_samples: int, output: Path | None
+) -> list[Job]:
     """Name every video: one as `output` says, several by their prompts in that folder.
 
     Args:
+        request: what is asked of all of them, but for prompt and sample.
         prompts: at least one.
         num_samples: videos of each.
         output: an mp4 or a folder for one video, a folder for several; None: named by the prompt,
@@ -69,12 +72,15 @@ def name_videos(prompts: Sequence[str], num_samples: int, output: Path | None) -
             path /= f"{slug(prompts[0])}.mp4"
         elif path.suffix != ".mp4":
             raise ValueError(f"--output ({path}) must end in .mp4 or be a folder that exists")
-        return [Job(prompts[0], 0, path)]
+        return [Job(replace(request, prompt=prompts[0]), path)]
     folder = output or Path("videos")
     if folder.suffix == ".mp4" and not folder.is_dir():
         raise ValueError(f"with several videos --output ({folder}) must be a folder")
     return [
-        Job(text, sample, folder / f"{index:03d}-{slug(text)}-{sample}.mp4")
+        Job(
+            replace(request, prompt=text, sample=sample),
+            folder / f"{index:03d}-{slug(text)}-{sample}.mp4",
+        )
         for index, text in enumerate(prompts)
         for sample in range(num_samples)
     ]
@@ -102,57 +108,97 @@ def check_folder(folder: Path) -> None:
         raise PermissionError(errno.EACCES, message, str(existing))
 
 
-def is_made(job: Job, request: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Whether a complete video is there, and its record says that it is of this request.
+def check_names(jobs: Sequence[Job], *, overwrite: bool) -> dict[Path, OSError]:
+    """Check where videos go.
+
+    Returns:
+        What stands in the way of some of several, by their paths: the others can be made; or of
+        one that may only have to be completed.
+
+    Raises:
+        ValueError: a name cannot be used.
+        OSError: the folder, or the only video, cannot be written.
+    """
+    from tethercache.render.recording import check_recording, unnamed
+
+    folder = jobs[0].path.parent
+    if len(jobs) > 1:
+        check_folder(folder)
+        if not folder.exists():
+            return {}
+    blocked = {}
+    for job in jobs:
+        try:
+            check_recording(job.path, overwrite=overwrite)
+        except OSError as error:
+            if len(jobs) == 1 and unnamed(job.path) is None:
+                raise
+            blocked[job.path] = error
+    return blocked
+
+
+def made_before(
+    jobs: Sequence[Job], order: Order, blocked: Collection[Path], *, overwrite: bool
+) -> list[Path]:
+    """The videos of these requests that are there, after those are completed that lack a name.
 
     Args:
-        job: the video.
-        request: fields of a `Sidecar` and their values, but for prompt and sample.
-        settings: of its `settings`, those that a request may have: `loras`, `prefix` and `crf`.
+        jobs: the videos.
+        order: of their requests.
+        blocked: paths that `check_names` named; elsewhere no complete video is looked for.
+        overwrite: replace an older video when one is completed.
     """
+    from tethercache.render.record import describe
+
+    asked = describe(order, jobs[0].path.parent)
+    return [
+        job.path
+        for job in jobs
+        if _complete(job, asked, overwrite) or (job.path in blocked and _is_made(job, asked))
+    ]
+
+
+def _is_made(job: Job, asked: Description) -> bool:
+    """Whether a complete video is there, and its record says that it is of this request."""
     from tethercache.video import SidecarError, UnreadableVideoError, probe, read_sidecar
 
     try:
         record, video = read_sidecar(job.path), probe(job.path)
     except (OSError, SidecarError, UnreadableVideoError):
         return False
-    return video.num_frames == record.num_frames and _answers(record, job, request, settings)
+    return video.num_frames == record.num_frames and asked.answers(record, job.request)
 
 
-def complete_made(
-    job: Job, request: Mapping[str, Any], settings: Mapping[str, Any], *, overwrite: bool
-) -> bool:
+def _complete(job: Job, asked: Description, overwrite: bool) -> bool:
     """Complete a video of this request whose frames are all made, but which has not got its name.
-
-    Args:
-        job: the video.
-        request: see `is_made`.
-        settings: see `is_made`.
-        overwrite: replace an older video of this name.
 
     Returns:
         Whether there was one.
     """
-    from tethercache.video import complete, unnamed
+    from tethercache.render.recording import complete, unnamed
 
     record = unnamed(job.path)
-    if record is None or not _answers(record, job, request, settings):
+    if record is None or not asked.answers(record, job.request):
         return False
     complete(job.path, overwrite=overwrite)
     return True
 
 
-def _answers(
-    record: Sidecar, job: Job, request: Mapping[str, Any], settings: Mapping[str, Any]
-) -> bool:
-    """Whether a record is of this request; what came before `crf` was a setting had its default."""
-    from tethercache.video.mp4 import DEFAULT_CRF
+def check_room(jobs: Sequence[Job], order: Order) -> None:
+    """Refuse to begin where the disk has no room for the videos.
 
-    wanted = {"prompt": job.prompt, "sample": job.sample, **request}
-    noted = {"crf": DEFAULT_CRF, **record.settings}
-    return all(getattr(record, key) == value for key, value in wanted.items()) and all(
-        noted.get(key) == settings.get(key) for key in ("loras", "prefix", "crf")
+    Raises:
+        DiskFullError: less is free than they are expected to take.
+    """
+    from tethercache.files import check_space
+    from tethercache.video.mp4 import expected_bytes
+
+    settings = order.parts.settings
+    size = expected_bytes(
+        order.plan.num_frames, settings.width, settings.height, jobs[0].request.crf
     )
+    # a video is there twice when it is completed
+    check_space(jobs[0].path.parent, (len(jobs) + 1) * size)
 
 
 def slug(prompt: str, length: int = 60) -> str:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tethercache.batch import check_folder, name_videos, slug
+from tethercache.render.batch import check_folder, name_videos, slug
+from tethercache.request import VideoRequest
+
+REQUEST = VideoRequest("a prompt")
 
 
 def test_one_video_has_the_name_given_or_that_of_its_prompt(tmp_path: Path) -> None:
     def path(output: Path | None) -> Path:
-        (job,) = name_videos(["A ball"], 1, output)
+        (job,) = name_videos(REQUEST, ["A ball"], 1, output)
         return job.path
 
     assert path(None) == Path("a-ball.mp4")
@@ -41,7 +44,7 @@ def test_prompts_become_safe_file_names(prompt: str, name: str) -> None:
 
 
 def test_the_names_of_a_batch_differ_whatever_the_prompts() -> None:
-    jobs = name_videos(["球", "球", "con", "CON", "video"] * 300, 2, None)
+    jobs = name_videos(REQUEST, ["球", "球", "con", "CON", "video"] * 300, 2, None)
     assert len({job.path.name.casefold() for job in jobs}) == len(jobs) == 3000
 
 
@@ -50,7 +53,7 @@ def test_the_names_of_a_batch_differ_whatever_the_prompts() -> None:
 )
 def test_a_batch_has_a_size(num_samples: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        name_videos(["a", "b"], num_samples, None)
+        name_videos(REQUEST, ["a", "b"], num_samples, None)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

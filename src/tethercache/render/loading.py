@@ -1,0 +1,235 @@
+"""An order's model in its place: loaded as it fits, its prompts encoded, ready to make videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tethercache.conditioning import cut_off
+from tethercache.fit import Execution, Machine, Placement, Wishes, choose, measure
+from tethercache.fit.execution import choose_attention, overlap_choices, use_threads
+from tethercache.pipeline import CausalVideoPipeline
+from tethercache.render.order import Order
+from tethercache.render.prefix import encode_prefix, warn_of_rate
+from tethercache.render.record import describe, shared
+from tethercache.render.recording import Recording
+from tethercache.render.render import Render
+from tethercache.request import VideoRequest
+from tethercache.video import Sidecar, TileSize
+from tethercache.video import channels_last as lay_out
+
+
+def load(order: Order, prompts: Iterable[str]) -> Loaded:
+    """Choose how an order fits, load its model and encode its prompts.
+
+    The text encoder is used first and freed before the others are on the device. PyTorch's threads
+    are set as the request says, and stay so.
+
+    Args:
+        order: what to make.
+        prompts: those of all videos that will be asked for.
+
+    Raises:
+        NotEnoughMemoryError: if it does not fit; nothing was loaded.
+        TetherCacheError: if a file cannot be read, or is not what it has to be.
+        ValueError: if the attention backend cannot be used here.
+    """
+    request = order.request
+    if order.clip is not None:
+        warn_of_rate(order.clip, order.parts.settings)
+    sizes = measure(order.parts)
+    use_threads(request.threads, order.device, sizes.activations)
+    wishes = Wishes(
+        dtype=request.dtype,
+        vae_dtype=request.vae_dtype,
+        limit=request.memory_limit,
+        overlap=overlap_choices(request.execution, order.device),
+    )
+    placement = choose(sizes, order.policy, Machine.here(order.device), wishes)
+    dtype = getattr(torch, placement.dtype)
+    attention = choose_attention(request.attention, order.device, dtype, sizes.head_dim)
+    pipe = CausalVideoPipeline.from_pretrained(
+        order.parts,
+        loras=[(Path(lora.file), lora.scale) for lora in request.loras],
+        torch_dtype=dtype,
+    )
+    embeds = _encode(pipe, dict.fromkeys(prompts), placement.text_encoder)
+    pipe.to(order.device)
+    if request.vae_dtype is not None:
+        pipe.vae.to(getattr(torch, placement.vae_dtype))
+    if request.channels_last:
+        lay_out(pipe.vae)
+    prefix = None
+    if order.clip is not None:
+        prefix = encode_prefix(pipe.vae, order.clip, pipe.settings)
+    return Loaded(
+        order=order,
+        pipe=pipe,
+        placement=placement,
+        execution=replace(
+            request.execution, attention=attention, overlap="on" if placement.overlap else "off"
+        ),
+        prompt_embeds=embeds,
+        prefix_latents=prefix,
+    )
+
+
+@torch.no_grad()
+def _encode(pipe: Any, prompts: Iterable[str], device: str) -> dict[str, Tensor]:
+    """Encode prompts, and free the text encoder, so that it and a cache never share the memory.
+
+    What comes of them waits on the CPU, so that a device does not hold more for more prompts.
+    """
+    pipe.text_encoder.to(device)
+    embeds = {text: pipe.encode_prompt([text]).cpu() for text in prompts}
+    pipe.register_modules(text_encoder=None)
+    return embeds
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model that is ready to make the videos of an order.
+
+    Attributes:
+        order: what is made.
+        pipe: the model, without its text encoder.
+        placement: how it fits into memory.
+        execution: how it computes, every choice made.
+        prompt_embeds: what became of each prompt, `[1, L, C_text]` on the CPU.
+        prefix_latents: what the videos start with, `[1, C, F, h, w]`.
+    """
+
+    order: Order
+    pipe: Any
+    placement: Placement
+    execution: Execution
+    prompt_embeds: Mapping[str, Tensor]
+    prefix_latents: Tensor | None
+
+    def render(self, request: VideoRequest) -> Render:
+        """Begin a video of the order, another prompt, seed or sample of it at most.
+
+        Raises:
+            ValueError: if its prompt was not encoded, or it asks for something else.
+        """
+        if request.prompt not in self.prompt_embeds:
+            raise ValueError(f"the prompt {request.prompt!r} was not encoded when this was loaded")
+        free = {name: getattr(request, name) for name in ("prompt", "seed", "sample")}
+        if replace(self.order.request, **free) != request:
+            raise ValueError("the request differs from the one that this was loaded for")
+        tiles = self.placement.tiles
+        size = tiles and TileSize(tiles.size, tiles.size, tiles.stride, tiles.stride)
+        stream = self.pipe.stream(
+            request.prompt,
+            policy=self.order.policy,
+            seed=request.seed,
+            samples=[request.sample],
+            prompt_embeds=self.prompt_embeds[request.prompt].to(self.order.device),
+            prefix_latents=self.prefix_latents,
+            tile=size,
+            keep_rotated=self.placement.keep_rotated,
+            execution=self.execution,
+            **request.length,
+        )
+        return Render(request, self.order.plan, stream)
+
+    def make(
+        self,
+        request: VideoRequest,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        command: Sequence[str] = (),
+        told: Callable[[Recording], None] = lambda recording: None,
+    ) -> Sidecar:
+        """Make a video and its files.
+
+        Args:
+            request: see `render`.
+            path: `NAME.mp4`; the record becomes `NAME.json`.
+            overwrite: see `Recording`.
+            command: the command line, for the record.
+            told: is called when a chunk of frames is in the file.
+
+        Returns:
+            The record.
+
+        Raises:
+            OSError: if the files cannot be written.
+            NotFiniteError: if the model makes NaN or infinity.
+        """
+        record = self.record(request, path.parent, command)
+        watch = _drift_watch(record.fps) if request.watch_drift else None
+        writing = Recording(path, record, overwrite=overwrite, crf=request.crf, watch=watch)
+        with writing as recording, closing(self.render(request)) as render:
+            for frames in render:
+                recording.write(frames)
+                told(recording)
+        return recording.record
+
+    def record(self, request: VideoRequest, folder: Path, command: Sequence[str] = ()) -> Sidecar:
+        """The record of a video in `folder`, as far as it is known before the first frame."""
+        asked = describe(replace(self.order, request=request), folder)
+        settings, chunks = self.pipe.settings, self.order.plan.chunks
+        sizes = tuple(chunk.frames for chunk in chunks)
+        length = settings.max_sequence_length
+        unread = cut_off(self.pipe.tokenizer, request.prompt, length=length)
+        return Sidecar(
+            prompt=request.prompt,
+            sample=request.sample,
+            model_hash=self._fingerprint,
+            width=settings.width,
+            height=settings.height,
+            fps=Fraction(settings.fps),
+            num_latent_frames=sum(sizes),
+            chunk_sizes=sizes,
+            dtype=self.placement.dtype,
+            device=_device_name(self.order.device),
+            settings={
+                "sigmas": settings.sigmas,
+                "context_noise": settings.context_noise,
+                "flow_shift": self.pipe.scheduler.config.shift,
+                "threads": torch.get_num_threads(),
+                "text_encoder_device": self.placement.text_encoder,
+                **asked.settings,
+                **self._unusual(),
+                **({"prompt_cut_off": unread} if unread else {}),
+            },
+            command=tuple(command),
+            request=shared(request, folder).to_dict(),
+            **asked.fields,
+        )
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.order.parts.fingerprint()
+
+    def _unusual(self) -> dict[str, Any]:
+        """What of the way of computing decides about the frames, where it is not the plainest."""
+        request, tiles = self.order.request, self.placement.tiles
+        plain = {"attention": "native", "compile": False, "decoder": "vae"}
+        used = {name: getattr(self.execution, name) for name in plain}
+        used |= {"vae_dtype": request.vae_dtype, "channels_last": request.channels_last}
+        plain |= {"vae_dtype": None, "channels_last": False}
+        unusual = {name: value for name, value in used.items() if value != plain[name]}
+        if tiles is not None:
+            unusual["tiles"] = {"size": tiles.size, "stride": tiles.stride}
+        return unusual
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def _drift_watch(fps: Fraction) -> Any:
+    from tethercache.evaluation.watch import DriftWatch
+
+    return DriftWatch(float(fps))
