@@ -194,7 +194,7 @@ class Loaded:
             dtype=self.placement.dtype,
             device=_device_name(self.order.device),
             settings={
-                "sigmas": settings.sigmas,
+                "sigmas": list(settings.sigmas),
                 "context_noise": settings.context_noise,
                 "flow_shift": self.pipe.scheduler.config.shift,
                 "threads": torch.get_num_threads(),
