@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/tethercache generate "a red ball rolling over grass" --seconds 30 -o demo/red-ball.mp4 --overwrite
 
 test: $(READY) check
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n logical --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .

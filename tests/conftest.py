@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ settings.load_profile("default")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _gradients_are_as_before() -> Iterator[None]:
+    yield
+    assert torch.is_grad_enabled(), "the test has left gradients switched off for those behind it"
 
 
 @pytest.fixture(scope="session")

@@ -29,9 +29,10 @@ TIME = torch.tensor([500.0])
 POLICIES = [TetherCache(1, 2, 3), Window(sink=1, window=6)]
 
 
+@torch.no_grad()  # of each step alone: a `with` would reach into those who take turns with it
 def chunks(policy: Policy, seed: int, model: Any = TRANSFORMER, **options: Any) -> Iterator[Tensor]:
     """A rollout that is attached from its first chunk to its last."""
-    with torch.no_grad(), attach(model, policy, chunk_size=3, **options) as session:
+    with attach(model, policy, chunk_size=3, **options) as session:
         yield from _rollout(session, seed, model)
 
 
