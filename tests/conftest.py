@@ -44,3 +44,13 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder ../shared with development data is not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole toy model; nobody changes it."""
+    from tests.toys import toy_pipeline
+
+    folder = tmp_path_factory.mktemp("models") / "toy"
+    toy_pipeline().save_pretrained(folder)
+    return folder

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import stat
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedWriter, FileIO
@@ -35,6 +36,32 @@ _LOCKED_BYTE = (1 << 31) - 2  # far behind: on Windows nobody else can read what
 
 class DiskFullError(OSError):
     """The disk, a quota or the largest size of a file was exhausted while writing."""
+
+
+class Completed(ABC):
+    """What is completed when its `with` block ends, and left as it is after an exception."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Complete it."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Leave what is there."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
 
 
 @contextmanager

@@ -17,20 +17,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.toys import toy_pipeline
 from tethercache.cli import main
 from tethercache.pipeline import CausalVideoPipeline
 from tethercache.video import probe, read_frames, read_sidecar, writer
 from tethercache.video.mp4 import DEFAULT_CRF
 
 PROMPT = "a red ball rolling over grass"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "toy"
-    toy_pipeline().save_pretrained(folder)
-    return folder
 
 
 def generate(*arguments: object) -> int:

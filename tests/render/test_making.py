@@ -10,7 +10,6 @@ import pytest
 
 import tethercache as tc
 from tests.cli.test_generate import generate
-from tests.toys import toy_pipeline
 from tethercache.errors import NotEnoughMemoryError
 from tethercache.fit import choice
 from tethercache.pipeline import CausalVideoPipeline
@@ -18,13 +17,6 @@ from tethercache.render import check, load, prepare, request_of
 from tethercache.video import probe, read_sidecar, write_sidecar
 
 PROMPT = "a red ball rolling over grass"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "toy"
-    toy_pipeline().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

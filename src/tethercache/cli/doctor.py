@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from tethercache.cli.failures import Debug
-from tethercache.cli.models import missing_files
 from tethercache.evaluation.vbench.weights import WEIGHTS, missing_weights
 from tethercache.fit import Machine, free_memory, pick_device
-from tethercache.models import BASE, PRESETS, SHIPPED, base_lacks
+from tethercache.models import BASE, PRESETS, SHIPPED, base_lacks, preset_lacks
 from tethercache.policies import POLICIES
 from tethercache.software import NOT_INSTALLED, versions
 from tethercache.text import printable
@@ -52,7 +51,7 @@ def doctor(
         here = (folder / "model_index.json").is_file()
         row("model", f"{name}: {'present' if here else f'missing, expected in {folder}'}")
     for name, preset in PRESETS.items():
-        row("model", f"{name}: {_state(missing_files(preset))}")
+        row("model", f"{name}: {_state(preset_lacks(preset))}")
     row("base", f"{BASE}, which all but tiny need: {_state(base_lacks())}")
     for line in _abilities(device, free):
         row("can run", line)

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
+from tethercache.cli.evaluated import Format, Suite, list_metrics, show
 from tethercache.cli.failures import FAILED, Debug
 from tethercache.evaluation import need
-from tethercache.evaluation.metrics import METRICS
 from tethercache.text import one_line
 
 if TYPE_CHECKING:
     from tethercache.evaluation.inputs import Input
     from tethercache.evaluation.measure import Options, Skipped, VideoResult
-    from tethercache.evaluation.suite import Report
-
-
-class Suite(StrEnum):
-    """What is evaluated."""
-
-    DRIFT = "drift"
-    VBENCH_LONG = "vbench-long"
-
-
-class Format(StrEnum):
-    """What is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-    MD = "md"
 
 
 def evaluate(
@@ -97,7 +76,7 @@ def evaluate(
     are not measured again. Exit status: 1 if a file was skipped or --fail-on holds.
     """
     if list_:
-        return _list(format_, suite, weights_dir)
+        return list_metrics(format_, suite, weights_dir)
     if not paths:
         raise ValueError("give videos or a folder of videos")
     if limit is not None and limit < 1:
@@ -154,7 +133,7 @@ def evaluate(
         warnings=[*warnings, *notes, *more_notes, *set_warnings([*videos, *baselines])],
         failed=failures(conditions, videos),
     )
-    _show(report, format_, output)
+    show(report, format_, output)
     return FAILED if report.skipped or report.failed else 0
 
 
@@ -185,68 +164,3 @@ def _measure(
         sorted(skipped, key=lambda file: (file.name, file.path)),
         sorted(notes),
     )
-
-
-def _show(report: Report, format_: Format, output: Path) -> None:
-    from tethercache.evaluation import report as reports
-
-    written = reports.write_report(report, output)
-    if format_ is Format.TABLE:
-        out = Console()
-        for table in reports.tables(report):
-            out.print(table)
-            out.print()
-        for line in reports.sentences(report):
-            out.print(line, highlight=False, markup=False, soft_wrap=True)
-    else:
-        make = {
-            Format.JSON: reports.to_json,
-            Format.CSV: reports.to_csv,
-            Format.MD: reports.to_markdown,
-        }[format_]
-        print(make(report), end="")
-    for skipped in report.skipped:
-        print(one_line(f"skipped: {skipped.path} {skipped.reason}"), file=sys.stderr)
-    for text in report.failed:
-        print(one_line(f"failed: {text}"), file=sys.stderr)
-    print(one_line(f"report: {written[-1]}"), file=sys.stderr)
-
-
-def _list(format_: Format, suite: Suite, weights_dir: Path | None) -> int:
-    if suite is Suite.VBENCH_LONG:
-        from tethercache.cli.vbench_long import list_dimensions
-
-        return list_dimensions(weights_dir, format_.value)
-    if format_ is Format.JSON:
-        print(json.dumps(_metric_list(), indent=1, ensure_ascii=False))
-    else:
-        Console().print(_metric_table())
-    return 0
-
-
-def _metric_table() -> Table:
-    """What `--list` shows."""
-    table = Table("metric", "needs", "here", "better", "what it is", "reference", box=None)
-    for name in METRICS:
-        entry = METRICS[name]
-        here = "[yellow]no[/]" if entry.missing else "[green]yes[/]"
-        unit = f" ({entry.unit})" if entry.unit else ""
-        summary = entry.summary + unit
-        table.add_row(f"[bold]{name}", entry.needs, here, entry.better, summary, entry.source)
-    return table
-
-
-def _metric_list() -> list[dict[str, Any]]:
-    """What `--list --format json` prints."""
-    return [
-        {
-            "name": name,
-            "needs": METRICS[name].needs,
-            "missing": METRICS[name].missing,
-            "better": METRICS[name].better,
-            "unit": METRICS[name].unit,
-            "summary": METRICS[name].summary,
-            "reference": METRICS[name].source,
-        }
-        for name in METRICS
-    ]

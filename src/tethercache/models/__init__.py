@@ -12,6 +12,7 @@ from tethercache.models.sources import (
     find,
     fingerprint,
     present,
+    preset_lacks,
     read_settings,
 )
 
@@ -30,5 +31,6 @@ __all__ = [
     "find",
     "fingerprint",
     "present",
+    "preset_lacks",
     "read_settings",
 ]

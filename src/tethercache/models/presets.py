@@ -71,6 +71,11 @@ class Preset:
     policy: str = "tethercache"
     note: str = ""
 
+    @property
+    def files(self) -> list[HubFile]:
+        """Its own files."""
+        return [file for file in (self.transformer, self.lora) if file is not None]
+
 
 _SELF_FORCING = "gdhe17/Self-Forcing"
 _CAUSAL_FORCING = "zhuhz22/Causal-Forcing"

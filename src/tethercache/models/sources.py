@@ -207,6 +207,11 @@ def present(file: HubFile, weights_dir: Path | None = None) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+def preset_lacks(preset: Preset, weights_dir: Path | None = None) -> list[str]:
+    """Which of a preset's own files are not on this machine; asks nobody."""
+    return [str(file) for file in preset.files if present(file, weights_dir) is None]
+
+
 def base_lacks(weights_dir: Path | None = None) -> list[str]:
     """What of the base model is not on this machine; asks nobody."""
     index = present(HubFile(BASE, INDEX), weights_dir)

@@ -19,13 +19,13 @@ import dataclasses
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 
 from tethercache.files import (
+    Completed,
     check_free,
     create,
     disk_full_advice,
@@ -62,7 +62,7 @@ def check_recording(path: str | os.PathLike[str], *, overwrite: bool = False) ->
     return path
 
 
-class Recording:
+class Recording(Completed):
     """Writes a video with a `VideoWriter`, and its record.
 
     Use it as a context manager. Leaving the block normally gives both their names; an exception
@@ -184,20 +184,6 @@ class Recording:
             self._discard()
         self._file.close()
         self._writer.abandon()
-
-    def __enter__(self) -> Recording:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abandon()
 
 
 def unnamed(path: str | os.PathLike[str]) -> Sidecar | None:

@@ -19,13 +19,13 @@ import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import av
 
 from tethercache.arguments import positive, whole_number
 from tethercache.files import (
+    Completed,
     check_free,
     create,
     disk_full_advice,
@@ -109,7 +109,7 @@ def _holds_anything(file: BinaryIO) -> bool:
         return True
 
 
-class VideoWriter:
+class VideoWriter(Completed):
     """Writes one video, chunk by chunk: H.264, yuv420p, BT.709, mp4.
 
     Use it as a context manager. Leaving the block normally completes the video and gives it its
@@ -246,20 +246,6 @@ class VideoWriter:
         if not self.num_frames and not self._file.closed:
             remove_open(self._file, self.partial_path)
         self._file.close()
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abandon()
 
 
 def finish(
