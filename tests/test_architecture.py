@@ -45,6 +45,7 @@ MAY_IMPORT = {
         "pipeline",
         "policies",
         "request",
+        "rollout",
         "video",
     },
     "bench": {

@@ -11,8 +11,7 @@ The call is the stream, collected. Axes: latents `[B, C, F, h, w]`, frames `[B, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,8 +49,8 @@ from tethercache.video import (
     PreviewDecoder,
     StreamingDecoder,
     TileSize,
-    overlapped,
-    to_uint8,
+    decoded,
+    first,
 )
 
 logger = logging.getLogger(__name__)
@@ -411,16 +410,29 @@ class CausalVideoPipeline(DiffusionPipeline):
         execution: Execution,
     ) -> Generator[Tensor, None, None]:
         """Frames of the decoder, or latents without one, cut to the length."""
-        chunks = _chunks(self._rollout(inputs, keep_rotated, execution))
+        rollout = self._rollout(inputs, keep_rotated, execution)
         if decoder is None:
-            yield from _first(inputs.plan.chunks.num_latent_frames, chunks, dim=2)
-            return
+            yield from first(inputs.plan.chunks.num_latent_frames, rollout.rest(), axis=2)
+        else:
+            yield from self.frames(rollout, decoder, inputs.plan.num_frames, execution)
 
-        def decode(chunk: Tensor) -> Tensor:
-            return to_uint8(decoder.decode(chunk)).cpu()
+    def frames(
+        self,
+        rollout: Rollout,
+        decoder: StreamingDecoder | PreviewDecoder,
+        num_frames: int,
+        execution: Execution | None = None,
+    ) -> Generator[Tensor, None, None]:
+        """What a rollout still makes, decoded: uint8 frames `[B, F, H, W, 3]` on the CPU.
 
-        each = overlapped if self._overlaps(execution) else _one_by_one
-        yield from _first(inputs.plan.num_frames, each(chunks, decode), dim=1)
+        Args:
+            rollout: what `rollout` returned.
+            decoder: what `decoder` returned; it has decoded what the rollout has made so far.
+            num_frames: the most frames; what is decoded beyond is cut.
+            execution: whether to decode beside denoising.
+        """
+        overlap = self._overlaps(execution or Execution())
+        return decoded(rollout.rest(), decoder, num_frames, overlap=overlap)
 
     def check_inputs(
         self,
@@ -495,29 +507,3 @@ def _transformer_dtype(wanted: Any) -> torch.dtype | None:
     if wanted is not None and not (isinstance(wanted, torch.dtype) and wanted.is_floating_point):
         raise ValueError(f"`torch_dtype` ({wanted!r}) must be a floating-point `torch.dtype`")
     return wanted
-
-
-def _chunks(rollout: Rollout) -> Generator[Tensor, None, None]:
-    """All chunks, the model attached to from the first to the last: coming and going take time."""
-    with rollout.session.attached():
-        yield from rollout
-
-
-def _first(
-    length: int, pieces: Generator[Tensor, None, None], dim: int
-) -> Generator[Tensor, None, None]:
-    """The first `length` frames of all pieces together."""
-    with closing(pieces):
-        for piece in pieces:
-            kept = piece.narrow(dim, 0, min(length, piece.shape[dim]))
-            length -= kept.shape[dim]
-            if kept.shape[dim]:
-                yield kept
-
-
-def _one_by_one(
-    source: Generator[Tensor, None, None], work: Callable[[Tensor], Tensor]
-) -> Generator[Tensor, None, None]:
-    """What `overlapped` does, in one thread."""
-    with closing(source):
-        yield from map(work, source)

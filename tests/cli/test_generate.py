@@ -170,14 +170,14 @@ def test_a_video_of_another_request_is_not_taken_for_this_one(
 def test_a_batch_goes_on_when_one_video_fails(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stream = CausalVideoPipeline.stream
+    rollout = CausalVideoPipeline.rollout
 
     def fail(pipe: CausalVideoPipeline, prompt: str, **options: object) -> object:
         if prompt == PROMPT:
             raise RuntimeError("CUDA out of memory")
-        return stream(pipe, prompt, **options)
+        return rollout(pipe, prompt, **options)
 
-    monkeypatch.setattr(CausalVideoPipeline, "stream", fail)
+    monkeypatch.setattr(CausalVideoPipeline, "rollout", fail)
     prompts, folder = tmp_path / "prompts.txt", tmp_path / "videos"
     prompts.write_text(f"{PROMPT}\na blue ball\n")
     arguments = ("--prompts", prompts, "--model", model, "-o", folder, "--latent-frames", 3)

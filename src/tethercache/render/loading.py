@@ -127,19 +127,21 @@ class Loaded:
             raise ValueError("the request differs from the one that this was loaded for")
         tiles = self.placement.tiles
         size = tiles and TileSize(tiles.size, tiles.size, tiles.stride, tiles.stride)
-        stream = self.pipe.stream(
+        rollout = self.pipe.rollout(
             request.prompt,
             policy=self.order.policy,
             seed=request.seed,
             samples=[request.sample],
             prompt_embeds=self.prompt_embeds[request.prompt].to(self.order.device),
             prefix_latents=self.prefix_latents,
-            tile=size,
             keep_rotated=self.placement.keep_rotated,
             execution=self.execution,
             **request.length,
         )
-        return Render(request, self.order.plan, stream)
+        decoder = self.pipe.decoder(tile=size, execution=self.execution)
+        plan = self.order.plan
+        frames = self.pipe.frames(rollout, decoder, plan.num_frames, self.execution)
+        return Render(request, plan, rollout, decoder, frames)
 
     def make(
         self,

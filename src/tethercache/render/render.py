@@ -9,33 +9,44 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tethercache.request import VideoPlan, VideoRequest
+    from tethercache.rollout import Rollout
+    from tethercache.video import PreviewDecoder, StreamingDecoder
 
 
 class Render:
     """A video in the making: its frames, chunk by chunk; memory does not grow with its length.
 
-    Close it, or use it up: the model can be used otherwise only then.
+    Close it, or use it up: it holds the model until then.
 
     Args:
         request: what is made.
         plan: its chunks and its length.
-        stream: uint8 frames `[1, F, H, W, 3]`, as `CausalVideoPipeline.stream` yields them.
+        rollout: makes its latents.
+        decoder: decodes them.
+        frames: what becomes of both, uint8 `[1, F, H, W, 3]`; see `CausalVideoPipeline.frames`.
     """
 
     def __init__(
-        self, request: VideoRequest, plan: VideoPlan, stream: Generator[Tensor, None, None]
+        self,
+        request: VideoRequest,
+        plan: VideoPlan,
+        rollout: Rollout,
+        decoder: StreamingDecoder | PreviewDecoder,
+        frames: Generator[Tensor, None, None],
     ) -> None:
         self.request = request
         self.plan = plan
-        self._stream = stream
+        self.rollout = rollout
+        self.decoder = decoder
+        self._frames = frames
 
     def __iter__(self) -> Iterator[Tensor]:
         return self
 
     def __next__(self) -> Tensor:
         """The next chunk of frames, uint8 `[F, H, W, 3]` on the CPU."""
-        return next(self._stream)[0]
+        return next(self._frames)[0]
 
     def close(self) -> None:
         """Stop here and leave the model as it was."""
-        self._stream.close()
+        self._frames.close()

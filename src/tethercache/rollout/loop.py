@@ -6,7 +6,7 @@ Axes: latents `[B, C, F, h, w]`. No tensor here depends on the length of the vid
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -110,6 +110,15 @@ class Rollout(Iterator[Tensor]):
             latents = self._clean(chunk) if chunk.generated is None else self._generated(chunk)
         self.chunks_made += 1
         return latents
+
+    def rest(self) -> Generator[Tensor, None, None]:
+        """The chunks that are left; the model stays attached to, because to come and go takes time.
+
+        Yields:
+            Clean latents `[B, C, F, h, w]`.
+        """
+        with self.session.attached():
+            yield from self
 
     def switch(self, prompt_embeds: Tensor) -> None:
         """Let another prompt hold from the next chunk on.

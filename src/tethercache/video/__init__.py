@@ -27,7 +27,7 @@ from tethercache.video.writer import VideoWriter, check_target
 
 if TYPE_CHECKING:
     from tethercache.video.decode import StreamingDecoder, TileSize, channels_last, to_uint8
-    from tethercache.video.overlap import overlapped
+    from tethercache.video.overlap import decoded, first, overlapped
     from tethercache.video.preview import PreviewDecoder
 
 __all__ = [
@@ -44,6 +44,8 @@ __all__ = [
     "channels_last",
     "check_target",
     "command_line",
+    "decoded",
+    "first",
     "overlapped",
     "probe",
     "read_frames",
@@ -63,6 +65,8 @@ __getattr__ = exports(
         "StreamingDecoder": "decode",
         "TileSize": "decode",
         "channels_last": "decode",
+        "decoded": "overlap",
+        "first": "overlap",
         "overlapped": "overlap",
         "to_uint8": "decode",
     },

@@ -1,4 +1,4 @@
-"""Work on a stream of tensors beside the making of it: one chunk is decoded, the next denoised."""
+"""From a stream of latents to a stream of frames: one chunk is decoded, the next one denoised."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from contextlib import closing
 
 import torch
 from torch import Tensor
+
+from tethercache.video.decode import StreamingDecoder, to_uint8
+from tethercache.video.preview import PreviewDecoder
 
 
 def overlapped(
@@ -53,3 +56,50 @@ def overlapped(
                 yield result
         if waiting is not None:
             yield waiting.result()
+
+
+@torch.no_grad()
+def decoded(
+    chunks: Generator[Tensor, None, None],
+    decoder: StreamingDecoder | PreviewDecoder,
+    num_frames: int,
+    *,
+    overlap: bool,
+) -> Generator[Tensor, None, None]:
+    """Decode a stream of latents, and cut it to a length.
+
+    Args:
+        chunks: clean latents `[B, C, F, h, w]`; closed in any case.
+        decoder: of this stream.
+        num_frames: the most frames.
+        overlap: whether a chunk is decoded while the next one is made.
+
+    Yields:
+        uint8 frames `[B, F, H, W, 3]` on the CPU.
+    """
+
+    def decode(chunk: Tensor) -> Tensor:
+        return to_uint8(decoder.decode(chunk)).cpu()
+
+    each = overlapped if overlap else _one_by_one
+    yield from first(num_frames, each(chunks, decode), axis=1)
+
+
+def first(
+    length: int, pieces: Generator[Tensor, None, None], axis: int
+) -> Generator[Tensor, None, None]:
+    """The first `length` frames of all pieces together; they lie along an axis."""
+    with closing(pieces):
+        for piece in pieces:
+            kept = piece.narrow(axis, 0, min(length, piece.shape[axis]))
+            length -= kept.shape[axis]
+            if kept.shape[axis]:
+                yield kept
+
+
+def _one_by_one(
+    source: Generator[Tensor, None, None], work: Callable[[Tensor], Tensor]
+) -> Generator[Tensor, None, None]:
+    """What `overlapped` does, in one thread."""
+    with closing(source):
+        yield from map(work, source)
