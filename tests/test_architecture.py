@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,13 @@ MAY_IMPORT = {
     "models": set(),
     "fit": {"cache", "models", "policies"},
     "request": {"cache", "fit", "models", "policies", "prompts", "rollout"},
+    "inputs": {"cache", "policies", "request", "rollout"},
     "pipeline": {
         "backbones",
         "cache",
         "conditioning",
         "fit",
+        "inputs",
         "models",
         "policies",
         "request",
@@ -74,6 +77,7 @@ MAY_IMPORT = {
         "video",
     },
 }
+_NAMED = (ast.FunctionDef, ast.ClassDef)
 FREE = {
     "alignment",
     "arguments",
@@ -137,3 +141,24 @@ def test_the_public_names_are_few_and_importable() -> None:
     assert len(tethercache.__all__) <= 12
     for name in tethercache.__all__:
         assert getattr(tethercache, name) is not None
+
+
+def test_every_function_of_the_walk_exists() -> None:
+    """The table in `docs/architecture.md` that follows a prompt, a policy and a seed."""
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    named = re.findall(r"`(\w[\w/]*\.py): ([\w.]+)`", page)
+    assert len(named) > 15
+    for file, name in named:
+        tree: ast.AST = ast.parse((SOURCE / file).read_text("utf-8"))
+        for part in name.split("."):
+            inside = {
+                node.name: node for node in ast.iter_child_nodes(tree) if isinstance(node, _NAMED)
+            }
+            assert part in inside, (file, name)
+            tree = inside[part]
+
+
+def test_files_are_short() -> None:
+    for path in SOURCE.rglob("*.py"):
+        most = 200 if path.parent.name == "cli" else 400
+        assert len(path.read_text("utf-8").splitlines()) <= most, path

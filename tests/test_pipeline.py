@@ -16,7 +16,7 @@ from tests.toys import toy_pipeline
 from tethercache.backbones import attach
 from tethercache.conditioning import encode_prompts
 from tethercache.errors import DamagedModelError, MissingModelError
-from tethercache.fit.execution import Execution
+from tethercache.fit.execution import Execution, dispatched
 from tethercache.pipeline import CausalVideoPipeline
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
@@ -344,12 +344,12 @@ def test_the_vae_may_have_a_format_of_its_own() -> None:
 def test_a_backend_that_the_caller_has_set_is_left_alone(pipe: CausalVideoPipeline) -> None:
     processors = pipe.transformer.attn_processors.values()
     like = torch.zeros(1)
-    assert pipe._attention_backend("auto", like) == "native"
+    assert dispatched(pipe.transformer, "auto", like) == "native"
     for processor in processors:
         processor._attention_backend = "_native_math"
     try:
-        assert pipe._attention_backend("auto", like) is None
-        assert pipe._attention_backend("native", like) == "native"
+        assert dispatched(pipe.transformer, "auto", like) is None
+        assert dispatched(pipe.transformer, "native", like) == "native"
     finally:
         for processor in processors:
             processor._attention_backend = None

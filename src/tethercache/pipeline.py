@@ -10,7 +10,6 @@ The call is the stream, collected. Axes: latents `[B, C, F, h, w]`, frames `[B, 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,35 +24,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tethercache.alignment import align
-from tethercache.arguments import flag, float_tensor, instance, number, one_of, texts
+from tethercache.arguments import flag, instance, one_of
 from tethercache.backbones import new_session
 from tethercache.cache import Policy
-from tethercache.conditioning import check_tokenizer, cut_off, encode_prompts, unknown_words
+from tethercache.conditioning import check_tokenizer, encode_prompts, warn_of_unread
 from tethercache.errors import NotFiniteError
-from tethercache.fit.execution import (
-    ATTENTION,
-    Execution,
-    choose_attention,
-    overlap_choices,
-    require_compiler,
-)
+from tethercache.fit.execution import Execution, dispatched, overlap_choices, require_compiler
 from tethercache.foreign import reading
+from tethercache.inputs import Inputs, check_inputs
 from tethercache.models import Parts, Settings, fetch, find
-from tethercache.models.checkpoints.load import load_transformer, not_finite
-from tethercache.models.checkpoints.lora import merge_lora, read_lora, require_peft
-from tethercache.models.folders import check
-from tethercache.policies import as_policy
-from tethercache.request import VideoPlan, plan_video
-from tethercache.rollout import CounterNoise, Rollout, Steps
-from tethercache.video import (
-    PreviewDecoder,
-    StreamingDecoder,
-    TileSize,
-    decoded,
-    first,
-)
-
-logger = logging.getLogger(__name__)
+from tethercache.models.checkpoints.lora import merge_lora
+from tethercache.models.components import adapters, components, warn_of_strange
+from tethercache.rollout import Rollout, Steps
+from tethercache.video import PreviewDecoder, StreamingDecoder, TileSize, decoded, first
 
 
 @dataclass
@@ -68,27 +51,6 @@ class CausalVideoOutput(BaseOutput):
     frames: Any
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a caller asked for, checked and complete.
-
-    Attributes:
-        prompts: one a sample.
-        policy: what the model remembers.
-        plan: chunks and length.
-        noise: seed and samples.
-        prefix_latents: clean latents `[B, C, F, h, w]` to start from, or None.
-        prompt_embeds: text embeddings `[B, L, C_text]`, or None to encode the prompts.
-    """
-
-    prompts: list[str]
-    policy: Policy
-    plan: VideoPlan
-    noise: CounterNoise
-    prefix_latents: Tensor | None
-    prompt_embeds: Tensor | None
-
-
 class CausalVideoPipeline(DiffusionPipeline):
     """Long video from a causal few-step Wan model, with a cache policy in charge of its memory.
 
@@ -98,15 +60,15 @@ class CausalVideoPipeline(DiffusionPipeline):
         transformer: a causally trained `WanTransformer3DModel`.
         vae: its `AutoencoderKLWan`.
         scheduler: supplies the few-step noise levels.
-        chunk_size: see `models.Settings`, as for all that follow.
-        first_chunk_size: see there.
-        window: see there.
-        height: see there.
-        width: see there.
-        fps: see there.
-        sigmas: see there.
-        context_noise: see there.
-        max_sequence_length: see there.
+        chunk_size: latent frames denoised jointly.
+        first_chunk_size: size of the first chunk; None: as the others.
+        window: latent frames that the model was trained on.
+        height: pixel rows.
+        width: pixel columns.
+        fps: frames a second.
+        sigmas: noise levels of the steps before the scheduler's shift.
+        context_noise: timestep that the context pass is told, 0..1000.
+        max_sequence_length: text tokens, padding included.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->vae"
@@ -180,31 +142,14 @@ class CausalVideoPipeline(DiffusionPipeline):
         parts = pretrained_model_name_or_path
         if not isinstance(parts, Parts):
             parts = fetch(find(str(parts)), Path(weights_dir) if weights_dir else None)
-        dtype = _transformer_dtype(kwargs.get("torch_dtype"))
-        given = {name: kwargs[name] for name in parts.settings.config() if name in kwargs}
-        Settings.of(parts.settings.config() | given)
-        adapters = [(parts.lora, 1.0)] if parts.lora is not None else []
-        adapters += [(Path(path), number("scale", scale)) for path, scale in loras]
-        if adapters:
-            require_peft()
-        for adapter, _ in adapters:
-            read_lora(adapter)
-        made: dict[str, Any] = {}
-        if parts.shift is not None:
-            made["scheduler"] = FlowMatchLCMScheduler(shift=parts.shift)
-            made |= parts.settings.config()
-        taken = {*made, *kwargs, *(["transformer"] if parts.transformer is not None else [])}
-        check(parts.pipeline, made=taken)
-        if parts.transformer is not None:
-            made["transformer"] = load_transformer(
-                parts.transformer, dtype=dtype, prefer=parts.prefer
-            )
+        merged = adapters(parts, loras)
+        made = components(parts, kwargs)
         with reading(f"`{parts.pipeline}`"):
             # nothing but tensors is unpickled, not even by others
             pipe = super().from_pretrained(
                 str(parts.pipeline), **(made | {"use_safetensors": True} | kwargs)
             )
-        for adapter, scale in adapters:
+        for adapter, scale in merged:
             merge_lora(pipe.transformer, adapter, scale)
         pipe._check_parts(parts.pipeline)
         return pipe
@@ -215,9 +160,7 @@ class CausalVideoPipeline(DiffusionPipeline):
             vocabulary = self.text_encoder.config.vocab_size
             check_tokenizer(self.tokenizer, self.config.max_sequence_length, vocabulary, where)
         for name in ("transformer", "vae", "text_encoder"):
-            module = getattr(self, name)
-            if module is not None and (strange := not_finite(module)):
-                logger.warning("the %s has NaN or infinite weights: %s", name, strange)
+            warn_of_strange(name, getattr(self, name))
 
     @property
     def settings(self) -> Settings:
@@ -233,11 +176,7 @@ class CausalVideoPipeline(DiffusionPipeline):
             NotFiniteError: if the text encoder makes NaN or infinity.
         """
         length = self.config.max_sequence_length
-        for prompt in dict.fromkeys(prompts):
-            if missing := unknown_words(self.tokenizer, prompt):
-                logger.warning("the model does not know the words: %s", ", ".join(missing))
-            if unread := cut_off(self.tokenizer, prompt, length=length):
-                logger.warning("the model reads %d tokens of a prompt, not: %s", length, unread)
+        warn_of_unread(self.tokenizer, prompts, length=length)
         embeds = encode_prompts(self.tokenizer, self.text_encoder, prompts, length=length)
         embeds = embeds.to(self._execution_device, self.transformer.dtype)
         NotFiniteError.check("text encoder", "prompt", embeds, axis=0)
@@ -272,10 +211,7 @@ class CausalVideoPipeline(DiffusionPipeline):
             MissingToolError: if code is to be compiled and no compiler is there.
         """
         inputs = self.check_inputs(prompt, **request)
-        flag("keep_rotated", keep_rotated)
-        execution = Execution() if execution is None else execution
-        instance("execution", execution, Execution, "an `Execution`")
-        return self._rollout(inputs, keep_rotated, execution)
+        return self._rollout(inputs, flag("keep_rotated", keep_rotated), _given(execution))
 
     @torch.no_grad()
     def _rollout(self, inputs: Inputs, keep_rotated: bool, execution: Execution) -> Rollout:
@@ -291,7 +227,7 @@ class CausalVideoPipeline(DiffusionPipeline):
             inputs.policy,
             chunk_size=config.chunk_size,
             keep_rotated=keep_rotated,
-            attention=self._attention_backend(execution.attention, embeds),
+            attention=dispatched(self.transformer, execution.attention, embeds),
             compile_blocks=execution.compile,
         )
         return Rollout(
@@ -301,24 +237,16 @@ class CausalVideoPipeline(DiffusionPipeline):
             Steps.from_scheduler(self.scheduler, list(config.sigmas)),
             inputs.noise,
             embeds,
-            latent_size=self._latent_size,
+            latent_size=self.latent_size,
             context_noise=config.context_noise,
             prefix=inputs.prefix_latents,
         )
 
     @property
-    def _latent_size(self) -> tuple[int, int]:
+    def latent_size(self) -> tuple[int, int]:
         """Height and width of a latent frame."""
         scale = self.vae.config.scale_factor_spatial
         return self.config.height // scale, self.config.width // scale
-
-    def _attention_backend(self, name: str, like: Tensor) -> str | None:
-        """What diffusers calls the backend of that name; None: one that the caller has set."""
-        processors = self.transformer.attn_processors.values()
-        if name == "auto" and any(getattr(p, "_attention_backend", None) for p in processors):
-            return None
-        head_dim = self.transformer.config.attention_head_dim
-        return ATTENTION[choose_attention(name, like.device, like.dtype, head_dim)]
 
     def decoder(
         self, *, tile: TileSize | None = None, execution: Execution | None = None
@@ -381,10 +309,10 @@ class CausalVideoPipeline(DiffusionPipeline):
             MissingToolError: if code is to be compiled and no compiler is there.
             NotFiniteError: later, if a model makes NaN or infinity.
         """
-        execution = Execution() if execution is None else execution
+        execution = _given(execution)
         inputs = self.check_inputs(
             prompt,
-            policy,
+            policy=policy,
             num_seconds=num_seconds,
             num_latent_frames=num_latent_frames,
             seed=seed,
@@ -393,7 +321,6 @@ class CausalVideoPipeline(DiffusionPipeline):
             prompt_embeds=prompt_embeds,
         )
         flag("keep_rotated", keep_rotated)
-        instance("execution", execution, Execution, "an `Execution`")
         if tile is not None:
             instance("tile", tile, TileSize, "a `TileSize`")
         decoder = None if flag("latents", latents) else self.decoder(tile=tile, execution=execution)
@@ -434,48 +361,9 @@ class CausalVideoPipeline(DiffusionPipeline):
         overlap = self._overlaps(execution or Execution())
         return decoded(rollout.rest(), decoder, num_frames, overlap=overlap)
 
-    def check_inputs(
-        self,
-        prompt: str | Sequence[str],
-        policy: Policy | str | None = None,
-        *,
-        num_seconds: float | None = None,
-        num_latent_frames: int | None = None,
-        seed: int = 0,
-        samples: Sequence[int] | None = None,
-        prefix_latents: Tensor | None = None,
-        prompt_embeds: Tensor | None = None,
-    ) -> Inputs:
-        """Check everything that a caller may get wrong; the arguments are those of `stream`.
-
-        Raises:
-            ValueError: naming the argument, the rule and the value.
-        """
-        prompts, config = texts("prompt", prompt), self.transformer.config
-        noise = CounterNoise(seed, range(len(prompts)) if samples is None else samples)
-        if len(noise.samples) != len(prompts):
-            raise ValueError(
-                f"`samples` ({len(noise.samples)}) must be as many as prompts ({len(prompts)})"
-            )
-        if prompt_embeds is not None:
-            float_tensor("prompt_embeds", prompt_embeds, (len(prompts), "L", config.text_dim))
-        elif self.text_encoder is None:
-            raise ValueError("`prompt_embeds` must be given, for the pipeline has no text encoder")
-        settings = self.settings
-        settings.check_size(self.vae.config.scale_factor_spatial, *config.patch_size[1:])
-        if prefix_latents is not None:
-            shape = (len(prompts), config.in_channels, "F", *self._latent_size)
-            float_tensor("prefix_latents", prefix_latents, shape)
-        policy = as_policy("tethercache" if policy is None else policy)
-        plan = plan_video(
-            settings,
-            policy,
-            num_seconds=num_seconds,
-            num_latent_frames=num_latent_frames,
-            prefix=0 if prefix_latents is None else prefix_latents.shape[2],
-            frames_per_latent=self.vae.config.scale_factor_temporal,
-        )
-        return Inputs(prompts, policy, plan, noise, prefix_latents, prompt_embeds)
+    def check_inputs(self, prompt: str | Sequence[str], **given: Any) -> Inputs:
+        """Check everything that a caller may get wrong; see `inputs.check_inputs`."""
+        return check_inputs(self, prompt, **given)
 
     def __call__(
         self, prompt: str | Sequence[str], *, output_type: str = "np", **options: Any
@@ -500,10 +388,8 @@ class CausalVideoPipeline(DiffusionPipeline):
         return CausalVideoOutput(self.video_processor.postprocess_video(scaled, output_type))
 
 
-def _transformer_dtype(wanted: Any) -> torch.dtype | None:
-    """The transformer's number format of a `torch_dtype`, which may name one for each part."""
-    if isinstance(wanted, dict):
-        wanted = wanted.get("transformer", wanted.get("default"))
-    if wanted is not None and not (isinstance(wanted, torch.dtype) and wanted.is_floating_point):
-        raise ValueError(f"`torch_dtype` ({wanted!r}) must be a floating-point `torch.dtype`")
-    return wanted
+def _given(execution: Execution | None) -> Execution:
+    """The way to compute that a caller gave, or the usual one."""
+    given = Execution() if execution is None else execution
+    checked: Execution = instance("execution", given, Execution, "an `Execution`")
+    return checked

@@ -81,10 +81,12 @@ def test_cache_and_pass_are_those_of_the_real_modules() -> None:
                     live.peak = live.now
                     model(latents, time, prompt)
         work = live.peak - live.now
-        held = [tensor for cache in session.caches() for tensor in tensors(cache)]
+        banks = list(session.caches())
+        held = [tensor for bank in banks for tensor in tensors(bank)]
     storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held}
     kept = sum(storages.values())
     expected = cache_bytes(sizes, budget=policy.budget, hidden=policy.reserve(3))
+    expected += sum(bank.text.nbytes for bank in banks)  # counted with the prompt
     assert kept == pytest.approx(expected, rel=0.01)
     assert work == pytest.approx(pass_bytes(sizes), rel=0.1)
 

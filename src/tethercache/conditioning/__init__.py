@@ -7,7 +7,7 @@ from tethercache.conditioning.text import (
     cut_off,
     encode_prompts,
     known_words,
-    unknown_words,
+    warn_of_unread,
 )
 
 __all__ = [
@@ -18,5 +18,5 @@ __all__ = [
     "encode_prompts",
     "known_words",
     "prefix_frames",
-    "unknown_words",
+    "warn_of_unread",
 ]

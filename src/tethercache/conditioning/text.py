@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch import Tensor
 from tethercache.alignment import align
 from tethercache.arguments import whole_number
 from tethercache.foreign import reading
+
+logger = logging.getLogger(__name__)
 
 
 def clean(prompt: str) -> str:
@@ -35,6 +38,15 @@ def unknown_words(tokenizer: Any, prompt: str) -> list[str]:
         word for word in words if unknown in tokenizer(word, add_special_tokens=False)["input_ids"]
     )
     return list(dict.fromkeys(missing))
+
+
+def warn_of_unread(tokenizer: Any, prompts: Iterable[str], *, length: int) -> None:
+    """Say which words a model does not know, and what a prompt has beyond its length."""
+    for prompt in dict.fromkeys(prompts):
+        if missing := unknown_words(tokenizer, prompt):
+            logger.warning("the model does not know the words: %s", ", ".join(missing))
+        if unread := cut_off(tokenizer, prompt, length=length):
+            logger.warning("the model reads %d tokens of a prompt, not: %s", length, unread)
 
 
 def cut_off(tokenizer: Any, prompt: str, *, length: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tethercache.arguments import flag, one_of, whole_number
 from tethercache.errors import MissingToolError
@@ -16,6 +16,7 @@ from tethercache.text import reason
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 ATTENTION = {
     "native": "native",
@@ -94,6 +95,24 @@ def choose_attention(
     if reason := _obstacle(name, torch.device(device), dtype, head_dim):
         raise ValueError(f"the attention `{name}` cannot be used on {device}: {reason}")
     return name
+
+
+def dispatched(transformer: Any, name: str, like: Tensor) -> str | None:
+    """What diffusers' dispatcher calls the backend to use.
+
+    Args:
+        transformer: the model.
+        name: `auto` or one of `ATTENTION`.
+        like: a tensor of the device and dtype in which it computes.
+
+    Returns:
+        None if a caller has set a backend of the model, and `auto` leaves it at that.
+    """
+    processors = transformer.attn_processors.values()
+    if name == "auto" and any(getattr(p, "_attention_backend", None) for p in processors):
+        return None
+    head_dim = transformer.config.attention_head_dim
+    return ATTENTION[choose_attention(name, like.device, like.dtype, head_dim)]
 
 
 def usable_attention(device: torch.device | str, dtype: torch.dtype, head_dim: int) -> list[str]:
