@@ -7,10 +7,12 @@ decides whether a state fits is under `made_for`.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
     from torch import Tensor
 
@@ -58,6 +60,22 @@ def laid_out(saved: Mapping[str, Any], device: torch.device | str | None = None)
     tensor = values.new_empty(0, device=device or values.device)
     tensor = tensor.new_empty_strided(values.shape, saved["strides"])
     return tensor.copy_(values)
+
+
+def as_tensor(numbers: array[Any] | npt.NDArray[Any]) -> Tensor:
+    """A copy of an array of numbers as a tensor."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.array(numbers))
+
+
+def as_array(tensor: Tensor) -> array[Any]:
+    """The array of which `as_tensor` has made a one-dimensional tensor."""
+    values = tensor.numpy()
+    numbers: array[Any] = array("q" if values.dtype.kind == "i" else values.dtype.char)
+    numbers.frombytes(values.tobytes())
+    return numbers
 
 
 def each_tensor(state: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from tests.oracles.whole_decode import whole_decode
+from tests.states import written_and_read
+from tethercache.alignment import is_aligned
+from tethercache.state import each_tensor, split
 from tethercache.video import StreamingDecoder, TileSize, channels_last, to_uint8
 
 VARIANTS = ("wan2.1", "wan2.2")
@@ -233,3 +236,57 @@ def test_a_compiled_decoder_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     compiled = counter.frame_count
     assert torch.equal(streamed(StreamingDecoder(vae, compiled=True), z, [3, 3]), expected)
     assert 0 < compiled == counter.frame_count <= 4
+
+
+TILE = TileSize(16, 16, 16, 8)
+
+
+@pytest.mark.parametrize(("before", "tile"), [(0, None), (1, None), (3, None), (2, TILE)])
+def test_another_decoder_goes_on_from_a_state(
+    vae: AutoencoderKLWan, before: int, tile: TileSize | None
+) -> None:
+    z = latents(5, batch=2, height=5)
+    one, other = StreamingDecoder(vae, tile=tile), StreamingDecoder(vae, tile=tile)
+    for i in range(before):
+        one.decode(z[:, :, i : i + 1])
+    other.decode(latents(1, height=6))  # forgotten
+    other.load_state_dict(written_and_read(one.state_dict()))
+    rest = z[:, :, before:]
+    assert torch.equal(other.decode(rest), one.decode(rest))
+
+
+def test_a_state_keeps_the_layout_of_the_features() -> None:
+    """Convolutions with channels last may sum in another order."""
+    vae = toy_vae("wan2.1")
+    channels_last(vae)
+    one, other = StreamingDecoder(vae), StreamingDecoder(vae)
+    z = latents(6)
+    one.decode(z[:, :, :3])
+    other.load_state_dict(written_and_read(one.state_dict()))
+    mine, theirs = (
+        [x for x in decoder._caches[0][0].features if isinstance(x, Tensor)]
+        for decoder in (one, other)
+    )
+    assert any(not x.is_contiguous() for x in mine)
+    assert [x.stride() for x in theirs] == [x.stride() for x in mine]
+    assert all(map(is_aligned, theirs))
+    assert torch.equal(other.decode(z[:, :, 3:]), one.decode(z[:, :, 3:]))
+
+
+def test_a_state_stays_as_it_was_while_the_decoder_goes_on(vae: AutoencoderKLWan) -> None:
+    decoder = StreamingDecoder(vae)
+    decoder.decode(latents(3))
+    state = decoder.state_dict()
+    before = split(each_tensor(state, Tensor.clone))[0]
+    decoder.decode(latents(3))
+    assert all(torch.equal(x, before[name]) for name, x in split(state)[0].items())
+
+
+def test_a_state_of_another_decoder_is_refused() -> None:
+    state = StreamingDecoder(toy_vae("wan2.1"), tile=TILE).state_dict()
+    with pytest.raises(ValueError, match=r"`tile` is \{'height': 16.*in it and None here"):
+        StreamingDecoder(toy_vae("wan2.1")).load_state_dict(state)
+    with pytest.raises(ValueError, match="`dtype` is 'float32' in it and 'bfloat16' here"):
+        StreamingDecoder(toy_vae("wan2.1").bfloat16(), tile=TILE).load_state_dict(state)
+    with pytest.raises(ValueError, match="no state of a decoder"):
+        StreamingDecoder(toy_vae("wan2.1")).load_state_dict({})

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.states import written_and_read
 from tests.video.test_decode import latents, toy_vae
 from tethercache.video import PreviewDecoder, StreamingDecoder
 from tethercache.video.preview import fit_colours
@@ -34,3 +36,14 @@ def test_colours_that_are_linear_in_the_latents_are_found() -> None:
 def test_fewer_cells_than_channels_still_give_finite_colours() -> None:
     z = latents(1, height=1, width=2)
     assert fit_colours(z, torch.rand(1, 3, 1, 1, 2)).isfinite().all()
+
+
+def test_another_preview_goes_on_from_a_state() -> None:
+    vae = toy_vae("wan2.1")
+    one, other = PreviewDecoder(StreamingDecoder(vae)), PreviewDecoder(StreamingDecoder(vae))
+    other.decode(latents(2, seed=4))  # forgotten
+    for seed in (1, 2, 3):
+        other.load_state_dict(written_and_read(one.state_dict()))
+        assert torch.equal(other.decode(latents(2, seed=seed)), one.decode(latents(2, seed=seed)))
+    with pytest.raises(ValueError, match="no state of a preview"):
+        other.load_state_dict({})

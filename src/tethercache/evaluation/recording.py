@@ -26,6 +26,7 @@ from tethercache.evaluation.evidence import Evidence, gather
 from tethercache.evaluation.metrics.frame import Frame, Image
 from tethercache.evaluation.metrics.metric import Change, Metric, Series, Values, Whole
 from tethercache.evaluation.verdict import THRESHOLDS, Threshold, Verdict, furthest, judge
+from tethercache.state import State, as_array, as_tensor
 
 FEWEST_FRAMES = 8
 """Of a video with a start and an end to compare."""
@@ -60,6 +61,20 @@ class _Recorder:
         self._values.extend(values.ravel())
         self._indices.append(frame.index)
         self._times.append(frame.time)
+
+    def state_dict(self) -> State:
+        return {
+            "indices": as_tensor(self._indices),
+            "times": as_tensor(self._times),
+            "values": as_tensor(self._values),
+            "shape": list(self._shape),
+            "next": self._next,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._indices, self._times = as_array(state["indices"]), as_array(state["times"])
+        self._values = as_array(state["values"])
+        self._shape, self._next = tuple(state["shape"]), state["next"]
 
     def series(self, duration: float) -> Series | None:
         if not self._indices:
@@ -194,6 +209,27 @@ class Recording:
         self._before = frame
         self.times.append(time)
         self.shape = rgb.shape
+
+    def state_dict(self) -> State:
+        """All measurements so far, and the latest frame; see `tethercache.state`."""
+        before = self._before
+        return {
+            "times": as_tensor(self.times),
+            "metrics": {name: one.state_dict() for name, one in self._recorders.items()},
+            "before": None if before is None else as_tensor(before.rgb),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another recording of the same metrics was; forget what is here."""
+        self.times = as_array(state["times"])
+        for name, saved in state["metrics"].items():
+            self._recorders[name].load_state_dict(saved)
+        self._before = None
+        self.shape = None
+        if state["before"] is not None:
+            rgb = np.array(state["before"], dtype=np.uint8)
+            self._before = Frame(len(self.times) - 1, self.times[-1], rgb)
+            self.shape = rgb.shape
 
     @property
     def is_long_enough(self) -> bool:

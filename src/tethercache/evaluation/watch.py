@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.metrics.metric import Change
 from tethercache.evaluation.recording import Recording
 from tethercache.evaluation.verdict import THRESHOLDS, VERDICT_METRICS
+from tethercache.state import State, check_fits
+
+STATE_VERSION = 1
 
 WATCHED = tuple(threshold.metric for threshold in THRESHOLDS)
 _LONGER = 1.1  # judge again when the video has grown by this: the cost stays in proportion
@@ -40,6 +44,34 @@ class DriftWatch:
         """Look at the next frames, uint8 `[F, H, W, 3]`."""
         for rgb in np.asarray(frames):
             self._recording.add(len(self._recording.times) / self._fps, rgb)
+
+    def state_dict(self) -> State:
+        """All that the watch has to remember between two calls; see `tethercache.state`."""
+        return {
+            "made_for": self._made_for(),
+            "measured": self._recording.state_dict(),
+            "judged": list(self._judged),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another watch was; forget what is here.
+
+        Raises:
+            ValueError: naming what differs; nothing has changed then.
+        """
+        check_fits("drift watch", state, self._made_for())
+        self._recording.load_state_dict(state["measured"])
+        seconds, word = state["judged"]
+        self._judged = (seconds, word)
+
+    def _made_for(self) -> State:
+        metrics = list(self._recording.metrics)
+        return {
+            "version": STATE_VERSION,
+            "fps": float(self._fps),
+            "every": self.every,
+            "metrics": metrics,
+        }
 
     @property
     def _seconds(self) -> float:

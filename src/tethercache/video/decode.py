@@ -11,7 +11,9 @@ so that any number of streams share one VAE and memory does not grow with the le
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,6 +24,9 @@ from torch import Tensor, nn
 from tethercache.alignment import align
 from tethercache.arguments import whole_number
 from tethercache.errors import NotFiniteError
+from tethercache.state import State, check_fits, laid_out, layout
+
+STATE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,20 @@ class _FeatureCache:
     def __init__(self, vae: AutoencoderKLWan, decoder: Any) -> None:
         self.vae = vae
         self.decoder = decoder
-        convolutions = sum(isinstance(m, WanCausalConv3d) for m in vae.decoder.modules())
-        self.features: list[Tensor | str | None] = [None] * convolutions
+        self.features: list[Tensor | str | None] = [None] * _convolutions(vae)
+
+    def state_dict(self) -> State:
+        """What the convolutions remember; see `tethercache.state`."""
+        return {"features": [layout(x) if isinstance(x, Tensor) else x for x in self.features]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        saved = state["features"]
+        self.features = [laid_out(x) if isinstance(x, Mapping) else x for x in saved]
+
+    def to(self, device: torch.device) -> None:
+        """Bring the features to where they are needed, if they are not there."""
+        self.features = [x.to(device) if isinstance(x, Tensor) else x for x in self.features]
 
     def decode(self, z: Tensor) -> Tensor:
         """Decode the next latent frame.
@@ -113,6 +130,46 @@ class StreamingDecoder:
         self._stream_shape: tuple[int, ...] | None = None
         self._decoded = 0  # latent frames
 
+    def state_dict(self) -> State:
+        """What the decoder has to remember between two calls; see `tethercache.state`.
+
+        Most of it are the features of the latest two frames, at full size in the last layers.
+        """
+        shape = self._stream_shape
+        return {
+            "made_for": self._made_for(),
+            "decoded": self._decoded,
+            "stream_shape": None if shape is None else list(shape),
+            "tiles": [[cache.state_dict() for cache in row] for row in self._caches],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another decoder of this VAE was; forget what is here.
+
+        Args:
+            state: what `state_dict` returned. Its tensors are copied, and go to the device of the
+                latents with the next call.
+
+        Raises:
+            ValueError: naming what differs; nothing has changed then.
+        """
+        check_fits("decoder", state, self._made_for())
+        caches = [[_FeatureCache(self.vae, self._decoder) for _ in row] for row in state["tiles"]]
+        for row, saved_row in zip(caches, state["tiles"], strict=True):
+            for cache, saved in zip(row, saved_row, strict=True):
+                cache.load_state_dict(saved)
+        shape = state["stream_shape"]
+        self._stream_shape = None if shape is None else tuple(shape)
+        self._caches, self._decoded = caches, state["decoded"]
+
+    def _made_for(self) -> State:
+        return {
+            "version": STATE_VERSION,
+            "convolutions": _convolutions(self.vae),
+            "dtype": str(self.vae.dtype).removeprefix("torch."),
+            "tile": None if self.tile is None else dict(vars(self.tile)),
+        }
+
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Decode the next latent frames of the stream.
@@ -129,6 +186,8 @@ class StreamingDecoder:
         """
         self._check(latents)
         fetch_weights(self.vae)
+        for cache in chain.from_iterable(self._caches):
+            cache.to(latents.device)
         config = self.vae.config
         mean, std = (
             torch.tensor(values, device=latents.device).view(1, -1, 1, 1, 1)
@@ -214,6 +273,11 @@ class StreamingDecoder:
         return torch.cat(joined, dim=-2)
 
 
+def _convolutions(vae: AutoencoderKLWan) -> int:
+    """The number of the decoder's causal convolutions."""
+    return sum(isinstance(module, WanCausalConv3d) for module in vae.decoder.modules())
+
+
 def fetch_weights(vae: AutoencoderKLWan) -> None:
     """Bring an offloaded VAE to its device, as calling it would; calls of its parts do not."""
     offloaded = getattr(vae, "_hf_hook", None)
@@ -229,9 +293,9 @@ def channels_last(vae: AutoencoderKLWan) -> None:
     """
     layouts = {nn.Conv3d: torch.channels_last_3d, nn.Conv2d: torch.channels_last}
     for module in vae.modules():
-        for kind, layout in layouts.items():
+        for kind, order in layouts.items():
             if isinstance(module, kind):
-                module.weight.data = module.weight.data.contiguous(memory_format=layout)
+                module.weight.data = module.weight.data.contiguous(memory_format=order)
 
 
 def to_uint8(frames: Tensor) -> Tensor:

@@ -10,11 +10,17 @@ F_pixel pixel frames, H and W pixel rows and columns.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tethercache.state import State, check_fits, laid_out, layout
 from tethercache.video.decode import StreamingDecoder
+
+STATE_VERSION = 1
 
 _RIDGE = 3e-3  # in units of a latent's variance, 1: for chunks with hardly more cells than channels
 
@@ -36,6 +42,33 @@ class PreviewDecoder:
         self._repeat = decoder.vae.config.scale_factor_temporal
         self._projection: Tensor | None = None
 
+    def state_dict(self) -> State:
+        """What the decoder has to remember between two calls; see `tethercache.state`."""
+        known = self._projection
+        return {
+            "made_for": self._made_for(),
+            "colours": None if known is None else layout(known),
+            "decoder": self._decoder.state_dict() if known is None else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another preview of this VAE was; forget what is here.
+
+        Args:
+            state: what `state_dict` returned. Its tensors are copied, and go to the device of the
+                latents with the next call.
+
+        Raises:
+            ValueError: naming what differs; nothing has changed then.
+        """
+        check_fits("preview", state, self._made_for())
+        if state["decoder"] is not None:
+            self._decoder.load_state_dict(state["decoder"])
+        self._projection = None if state["colours"] is None else laid_out(state["colours"])
+
+    def _made_for(self) -> State:
+        return {"version": STATE_VERSION, "scale": self._scale, "repeat": self._repeat}
+
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Guess the next latent frames of the stream.
@@ -51,7 +84,8 @@ class PreviewDecoder:
             frames = self._decoder.decode(latents)
             self._projection = fit_colours(latents, self._cells(frames))
             return frames
-        guess = torch.einsum("bcfhw,cd->bdfhw", _with_one(latents), self._projection)
+        projection = self._projection.to(latents.device)
+        guess = torch.einsum("bcfhw,cd->bdfhw", _with_one(latents), projection)
         for axis, times in ((2, self._repeat), (3, self._scale), (4, self._scale)):
             guess = guess.repeat_interleave(times, dim=axis)
         return guess.clamp(-1.0, 1.0)
