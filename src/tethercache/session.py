@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tethercache.cache import Bank, Event, Pass, PassKind, Policy
+from tethercache.cache import Bank, Event, PassKind, Policy
 from tethercache.cache.backbone import Backbone
-from tethercache.cache.call import Call, PromptMemory, expecting
+from tethercache.cache.call import Call, PromptMemory, expecting, passes
 from tethercache.cache.stream import Stream
 from tethercache.errors import SessionError
 from tethercache.state import State, check_fits
@@ -349,7 +349,7 @@ class Session:
         step = len(stream.passes)
         stream.call = Call(
             self.policy,
-            Pass(self._pass, step, self._steps),
+            passes(self._pass, step, self._steps, len(stream.caches)),
             self._frames,
             stream.rope,
             stream.caches,

@@ -190,12 +190,8 @@ def _hooked(transformer: WanTransformer3DModel) -> bool:
     Some of them fetch the weights of the module that is due next, so none may be left out.
     """
     tail = (*transformer.blocks[-1].children(), transformer.proj_out)
-    return any(
-        hasattr(module, hook)
-        for part in tail
-        for module in part.modules()
-        for hook in ("_hf_hook", "_diffusers_hook")
-    )
+    hooks = {"_hf_hook", "_diffusers_hook"}
+    return any(not hooks.isdisjoint(vars(module)) for part in tail for module in part.modules())
 
 
 def install(transformer: WanTransformer3DModel, undo: ExitStack) -> None:

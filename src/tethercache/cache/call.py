@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from tethercache.cache.attention import attend, remember
 from tethercache.cache.bank import Bank
-from tethercache.cache.policy import Pass, Policy
+from tethercache.cache.policy import Pass, PassKind, Policy
 from tethercache.cache.rope import Rope
 from tethercache.errors import SessionError
 
@@ -47,13 +48,19 @@ class PromptMemory:
             self.projected, self.layers = None, [None] * len(self.layers)
 
 
+@lru_cache(maxsize=256)
+def passes(kind: PassKind, step: int, steps: int | None, layers: int) -> tuple[Pass, ...]:
+    """A pass as each layer sees it."""
+    return tuple(Pass(kind, step, steps, layer, layers) for layer in range(layers))
+
+
 @dataclass(eq=False)
 class Call:
     """One model call.
 
     Attributes:
         policy: decides what the caches keep and show.
-        pass_: what the call is for.
+        passes: what the call is for, as each layer sees it.
         frames: latent frames in the chunk (F).
         rope: rotary embedding of the token grid.
         caches: one a layer.
@@ -65,7 +72,7 @@ class Call:
     """
 
     policy: Policy
-    pass_: Pass
+    passes: tuple[Pass, ...]
     frames: int
     rope: Rope
     caches: list[Bank]
@@ -94,8 +101,7 @@ class Call:
         Returns:
             The attention output, or None if it is not needed.
         """
-        pass_ = replace(self.pass_, layer=layer, layers=len(self.caches))
-        chunk = (self.caches[layer], self.policy, pass_, query, key, value)
+        chunk = (self.caches[layer], self.policy, self.passes[layer], query, key, value)
         if self.discards(layer):
             remember(*chunk, frames=self.frames, rope=self.rope)
             return None

@@ -15,7 +15,7 @@ from torch import Tensor
 from tethercache.cache.rope import Rope, Rotation
 from tethercache.cache.slots import Slots, union
 from tethercache.cache.stats import FrameStats
-from tethercache.cache.store import INDEX, LIVE, OFFSET, PINNED, Store
+from tethercache.cache.store import LIVE, OFFSET, PINNED, Store
 
 
 class Placed(Store):
@@ -88,7 +88,7 @@ class Placed(Store):
         """
         newest = self.frame_index.amax(dim=1, keepdim=True)
         coming = torch.arange(1, len(slots) + 1, device=newest.device)
-        self.marks[INDEX, self.rows, slots.index] = newest + coming
+        self.frame_index[self.rows, slots.index] = newest + coming
         if self.marked:
             for row, value in ((OFFSET, self.jumped), (PINNED, 0), (LIVE, 1)):
                 self.marks[row, self.rows, slots.index] = value
@@ -100,12 +100,12 @@ class Placed(Store):
 
     def write(self, key: Tensor, value: Tensor) -> None:
         """Put unrotated `key` and `value` `[B, F, T, H, D]` into the slots of the chunk."""
-        self.frames[0, self.rows, self.current.index] = key
+        self.key[self.rows, self.current.index] = key
         self.write_values(value)
 
     def write_values(self, value: Tensor) -> None:
         """Put `value` `[B, F, T, H, D]` into the slots of the chunk; the unrotated keys stay."""
-        self.frames[1, self.rows, self.current.index] = value
+        self.value[self.rows, self.current.index] = value
 
     def measure(self) -> None:
         """Take the statistics of the chunk's frames, which are final from now on."""
@@ -132,8 +132,10 @@ class Placed(Store):
         self._order = order
         moved = range(moved.start, min(moved.stop, self.readable))  # hidden frames have no place
         self._rewritten = self._reordered = range(0)
+        # a new chunk makes a new tensor of its order, so the chunk stands where it stood
+        if order is None or position is not self._position or self._rotation is None:
+            self._rotation = rope.at(position.gather(1, self.current.index))
         self._position = position
-        self._rotation = rope.at(position.gather(1, self.current.index))
         if self.keep_rotated:
             self.rotate_into(self.rotated, moved, rope)
         return bool(moved) and union(moved, self.current.span) == moved

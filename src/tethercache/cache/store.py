@@ -35,34 +35,28 @@ class Store:
     Attributes:
         frames: unrotated keys and, behind them, values: `[2, B, slots, T, H, D]`.
         marks: int64 `[4, B, slots]`; see `INDEX`.
+        key: unrotated keys `[B, slots, T, H, D]`, a part of `frames`, as are the values.
+        value: values, same shape.
+        frame_index: global index of the latent frame in each slot, int64 `[B, slots]`, a part of
+            `marks`; `EMPTY` for none.
         stats: statistics of each frame `[2, B, slots, H, D]`; zeros where none were taken.
         cell: place of each token in the grid, int64 `[B, slots, T]`; None: in order.
+        group: how many frames may be copied at a time.
     """
 
     frames: Tensor
+    key: Tensor
+    value: Tensor
     marks: Tensor
+    frame_index: Tensor
     stats: FrameStats
+    group: int
 
     def __init__(self, slots: int) -> None:
         self.cell: Tensor | None = None
         self._slots = slots
         self._rows: Tensor | None = None
         self._numbers: Tensor
-
-    @property
-    def key(self) -> Tensor:
-        """Unrotated keys `[B, slots, T, H, D]`."""
-        return self.frames[0]
-
-    @property
-    def value(self) -> Tensor:
-        """Values `[B, slots, T, H, D]`."""
-        return self.frames[1]
-
-    @property
-    def frame_index(self) -> Tensor:
-        """Global index of the latent frame in each slot, int64 `[B, slots]`; `EMPTY` for none."""
-        return self.marks[INDEX]
 
     @property
     def rows(self) -> Tensor:
@@ -83,6 +77,9 @@ class Store:
         self.frames = key.new_zeros(2, batch, slots, tokens, heads, channels)
         self.marks = torch.zeros(4, batch, slots, dtype=torch.int64, device=device)
         self.marks[INDEX], self.marks[LIVE] = EMPTY, 1
+        # asked for in every pass, so they are made once
+        self.key, self.value, self.frame_index = self.frames[0], self.frames[1], self.marks[INDEX]
+        self.group = max(1, GROUP // (batch * tokens * heads * channels))
         moment = torch.zeros(2, batch, slots, heads, channels, device=device)
         self.stats = FrameStats(moment, moment.clone())
         self._rows = torch.arange(batch, device=device)[:, None]
@@ -128,11 +125,6 @@ class Store:
         """Cut slot numbers `[B, F]` along F, so that copies of a group's frames stay small."""
         size = self.group
         yield from zip(*(index.split(size, dim=1) for index in indices), strict=True)
-
-    @property
-    def group(self) -> int:
-        """How many frames may be copied at a time."""
-        return max(1, GROUP // self.frames[0, :, 0].numel())
 
     def save(self, used: Tensor) -> dict[str, Tensor]:
         """A copy of what the slots `used` hold."""
