@@ -191,13 +191,45 @@ def test_a_full_disk_leaves_the_older_sidecar(tmp_path: Path) -> None:
 
 def test_frames_are_hashed_by_chunk_and_in_total() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (9, 4, 6, 3), dtype=np.uint8)
-    one, many = FrameHasher(), FrameHasher()
-    one.update(frames)
-    digests = [many.update(part) for part in (frames[:1], frames[1:5], frames[5:])]
-    assert many.chunk_hashes == tuple(digests)
-    assert digests[1] == hashlib.sha256(frames[1:5].tobytes()).hexdigest()
-    expected = hashlib.sha256(frames.tobytes()).hexdigest()
-    assert one.frames_hash == many.frames_hash == one.chunk_hashes[0] == expected
+    hasher = FrameHasher()
+    assert hasher.frames_hash == ""
+    parts = (frames[:1], frames[1:5], frames[5:])
+    digests = [hasher.update(part) for part in parts]
+    assert hasher.chunk_hashes == tuple(digests)
+    assert digests == [hashlib.sha256(part.tobytes()).hexdigest() for part in parts]
+    total = ""
+    for digest in digests:
+        total = hashlib.sha256((total + digest).encode()).hexdigest()
+    assert hasher.frames_hash == total
+
+
+def test_another_hasher_goes_on_from_a_state() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (9, 4, 6, 3), dtype=np.uint8)
+    one, other = FrameHasher(), FrameHasher()
+    one.update(frames[:4])
+    other.update(frames)  # forgotten
+    other.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    for hasher in (one, other):
+        hasher.update(frames[4:])
+    assert (other.chunk_hashes, other.frames_hash) == (one.chunk_hashes, one.frames_hash)
+
+
+def test_a_record_of_version_1_is_compared_with_a_new_one(tmp_path: Path) -> None:
+    """There, the hash in total was one of all frames in a row."""
+    frames, hasher = np.zeros((9, 4, 6, 3), dtype=np.uint8), FrameHasher()
+    for part in (frames[:5], frames[5:]):
+        hasher.update(part)
+    new = dataclasses.replace(
+        SIDECAR, chunk_hashes=hasher.chunk_hashes, frames_hash=hasher.frames_hash
+    )
+    old = json.loads(sidecar_module.dump_sidecar(new)) | {
+        "schema_version": 1,
+        "frames_hash": hashlib.sha256(frames.tobytes()).hexdigest(),
+    }
+    del old["request"]
+    for frames_hash, expected in ((old["frames_hash"], new.frames_hash), ("", "")):
+        (tmp_path / "video.json").write_text(json.dumps(old | {"frames_hash": frames_hash}))
+        assert read_sidecar(tmp_path / "video.mp4").frames_hash == expected
 
 
 def test_the_layout_of_frames_in_memory_does_not_change_their_hash() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from tethercache.software import versions
 from tethercache.video.frames import Frames, as_frames
 
 SCHEMA_VERSION = 2
-_FIRST = 1  # of version 0.1.0, which has no `request`
+_FIRST = 1  # of version 0.1.0: no `request`, and `frames_hash` was sha256 of all frames
 MAX_BYTES = 64 << 20
 """Of a record that is read; that of a day of video has about 10 MB."""
 _LONGEST = 80  # characters of a value in a message
@@ -48,7 +49,7 @@ class Sidecar:
         dtype: of the transformer, such as "float32".
         device: such as "cpu" or the name of the GPU.
         chunk_hashes: sha256 of each chunk's uint8 frames, before encoding.
-        frames_hash: sha256 of all frames; empty until all are made.
+        frames_hash: of all frames, made of `chunk_hashes`, see `chain`; empty until all are made.
         wall_seconds: from the first noise to the last frame in the file.
         frames_per_second: `num_frames / wall_seconds`, the speed of generation.
         settings: what else decides about the frames, any JSON: noise levels before the flow shift,
@@ -126,18 +127,29 @@ def command_line(arguments: Sequence[str] | None = None, keep: str = "") -> tupl
     return tuple(result)
 
 
+def chain(total: str, chunk_hash: str) -> str:
+    """The hash of all frames up to the end of a chunk, in hexadecimal.
+
+    It needs hashes alone, so that it goes on in another process and is known for old records.
+
+    Args:
+        total: the same up to the chunk before; empty for the first chunk.
+        chunk_hash: sha256 of the chunk's frames, in hexadecimal.
+    """
+    return hashlib.sha256((total + chunk_hash).encode()).hexdigest()
+
+
 class FrameHasher:
     """sha256 of a video's raw frames, chunk by chunk and in total; stores no frames."""
 
     def __init__(self) -> None:
-        self._total = hashlib.sha256()
+        self._total = ""
         self._chunk_hashes: list[str] = []
 
     def update(self, frames: Frames) -> str:
         """Add a chunk of uint8 frames `[F, H, W, 3]`; returns its digest in hexadecimal."""
-        data = as_frames(frames).data
-        self._total.update(data)
-        self._chunk_hashes.append(hashlib.sha256(data).hexdigest())
+        self._chunk_hashes.append(hashlib.sha256(as_frames(frames).data).hexdigest())
+        self._total = chain(self._total, self._chunk_hashes[-1])
         return self._chunk_hashes[-1]
 
     @property
@@ -147,8 +159,17 @@ class FrameHasher:
 
     @property
     def frames_hash(self) -> str:
-        """The digest of all frames so far; how they were cut into chunks does not matter."""
-        return self._total.hexdigest()
+        """The digest of all chunks so far, see `chain`; empty before the first."""
+        return self._total
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that has to be remembered between two chunks, as JSON takes it."""
+        return {"chunk_hashes": list(self._chunk_hashes)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another one was; forget what is here."""
+        self._chunk_hashes = list(state["chunk_hashes"])
+        self._total = functools.reduce(chain, self._chunk_hashes, "")
 
 
 def sidecar_path(video: str | os.PathLike[str]) -> Path:
@@ -207,6 +228,8 @@ def read_sidecar(path: str | os.PathLike[str]) -> Sidecar:
             raise SidecarError(
                 f"{path} has a wrong value: `{name}` must be {rule}, got {_shown(record[name])}"
             )
+    if found == _FIRST and record["frames_hash"] and record["chunk_hashes"]:
+        record["frames_hash"] = functools.reduce(chain, record["chunk_hashes"], "")
     record["fps"] = Fraction(record["fps"])
     for name in ("chunk_sizes", "chunk_hashes", "command"):
         record[name] = tuple(record[name])
