@@ -17,6 +17,8 @@ from torch import Tensor
 
 from tests.conftest import ROOT
 from tests.policies.runs import LATENT_SIZE, STEPS, TRANSFORMER, latents_of, prompt
+from tests.policies.test_expressive import SMALL
+from tests.states import written_and_read
 from tests.toys import toy_transformer
 from tethercache.alignment import is_aligned
 from tethercache.backbones import SessionError, attach, new_session
@@ -27,7 +29,7 @@ from tethercache.state import each_tensor, join, split
 
 SPECS = [
     *(name for name in POLICIES if not POLICIES[name].wraps),
-    "tethercache + commit-read",
+    *(f"tethercache + {name}" for name in POLICIES if POLICIES[name].wraps),
     "ema-sink:window=12 + commit-read:newest=6",
 ]
 PLAN = Plan(36, prefix=6)
@@ -109,6 +111,15 @@ def test_it_goes_on_from_any_chunk(saved_at: int) -> None:
     other.load_state_dict(state)
     assert all(map(torch.equal, make(other), make(rollout)))
     assert other.chunks_made == PLAN.num_chunks
+
+
+@pytest.mark.parametrize("policy", SMALL, ids=lambda policy: type(policy).__name__)
+def test_what_a_policy_looks_at_is_in_the_state(policy: Policy) -> None:
+    """The text's keys, notes for other layers, frames outside the budget."""
+    rollout, other = begin(policy), begin(policy)
+    make(rollout, until=SAVED_AT)
+    other.load_state_dict(written_and_read(rollout.state_dict()))
+    assert all(map(torch.equal, make(other), make(rollout)))
 
 
 def test_a_state_stays_as_it_was_while_the_rollout_goes_on() -> None:
