@@ -1,17 +1,22 @@
 # Two commands: `make demo` makes a video, `make test` checks everything. Both set themselves up.
+# `make test-all` runs what takes longer: real videos, whole batches, two commits side by side.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest -q -n logical --dist loadfile
 
-.PHONY: demo test check setup clean
+.PHONY: demo test test-all check setup clean
 
 demo: $(READY)
 	@mkdir -p demo
 	$(BIN)/tethercache generate "a red ball rolling over grass" --seconds 30 -o demo/red-ball.mp4 --overwrite
 
 test: $(READY) check
-	$(BIN)/python -m pytest -q -n logical --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-all: $(READY)
+	$(PYTEST) -m slow
 
 check: $(READY)
 	$(BIN)/ruff check .
