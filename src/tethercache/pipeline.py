@@ -159,6 +159,8 @@ class CausalVideoPipeline(DiffusionPipeline):
         if self.tokenizer is not None and self.text_encoder is not None:
             vocabulary = self.text_encoder.config.vocab_size
             check_tokenizer(self.tokenizer, self.config.max_sequence_length, vocabulary, where)
+        with reading(f"the scheduler of {where}"):
+            Steps.from_scheduler(self.scheduler, list(self.settings.sigmas))
         for name in ("transformer", "vae", "text_encoder"):
             warn_of_strange(name, getattr(self, name))
 

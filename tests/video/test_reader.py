@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_a_file_that_is_no_video_is_refused(tmp_path: Path, content: bytes) -> N
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableVideoError, match="cannot be read as a video"):
+    with pytest.raises(UnreadableVideoError, match="is no ordinary file"):
         probe(tmp_path)
 
 
@@ -218,3 +219,35 @@ def test_a_dropped_frame_leaves_the_rate_as_it_is(tmp_path: Path) -> None:
                 container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     assert (probe(path).num_frames, probe(path).fps) == (99, 16)
+
+
+PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nvideo.mp4\n#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("concat:video.mp4", "a"),
+        ("file:video.mp4", "a"),
+        ("cache:video.mp4", "a"),
+        ("list.m3u8", PLAYLIST),
+        ("list.mp4", "ffconcat version 1.0\nfile video.mp4\n"),
+        ("text.txt", "drawn as text\n" * 50),
+    ],
+)
+def test_no_other_file_is_read_than_the_one_that_is_named(
+    video: Path, name: str, content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(video.parent)
+    assert video.name == "video.mp4"
+    Path(name).write_text(content)
+    with pytest.raises(UnreadableVideoError):
+        probe(name)
+    with pytest.raises(UnreadableVideoError):
+        next(read_frames(name))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "video.mp4")
+    with pytest.raises(UnreadableVideoError, match="is no ordinary file"):
+        probe(tmp_path / "video.mp4")

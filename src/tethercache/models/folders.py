@@ -206,10 +206,13 @@ def _check_vae(folder: Path, config: Mapping[str, Any]) -> None:
         for key in ("latents_mean", "latents_std"):
             if key in config and len(config[key]) != channels:
                 raise ValueError(f"`{key}` ({len(config[key])}) must be `z_dim` ({channels})")
+            for i, value in enumerate(config.get(key, ())):
+                number(f"{key}[{i}]", value)
         if min(config.get("latents_std", [1])) <= 0:
             raise ValueError("`latents_std` must be above 0")
         spatial = 2 ** (len(config.get("dim_mult", [1, 2, 4, 4])) - 1)
-        spatial *= config.get("patch_size") or 1
+        if config.get("patch_size") is not None:
+            spatial *= whole_number("patch_size", config["patch_size"], least=1)
         temporal = 2 ** sum(map(bool, config.get("temperal_downsample", [0, 1, 1])))
         for key, is_, default in (("spatial", spatial, 8), ("temporal", temporal, 4)):
             if config.get(f"scale_factor_{key}", default) != is_:

@@ -119,15 +119,25 @@ def find(name: str) -> Model:
         name in SHIPPED or os.path.exists(path) or path.is_absolute() or name.startswith(".")
     )
     parts = name.split("/")
-    if not looks_local and len(parts) > 2 and path.suffix in CHECKPOINTS:
+    on_hub = not looks_local and len(parts) > 2 and path.suffix in CHECKPOINTS
+    if on_hub and _is_repository("/".join(parts[:2])):
         return Model(name, Settings(), file=HubFile("/".join(parts[:2]), "/".join(parts[2:])))
-    if looks_local or len(parts) != 2 or not all(parts) or path.suffix in CHECKPOINTS:
+    if looks_local or len(parts) != 2 or path.suffix in CHECKPOINTS or not _is_repository(name):
         raise MissingModelError(
             f"no model at `{name}`: expected a folder with {INDEX}, a checkpoint "
             f"({', '.join(CHECKPOINTS)}), a hub id (owner/name) or one of: "
             f"{', '.join([*SHIPPED, *PRESETS])}"
         )
     return Model(name, repository=name)
+
+
+def _is_repository(name: str) -> bool:
+    """Whether the hub could have a repository `owner/name`."""
+    try:
+        huggingface_hub.utils.validate_repo_id(name)  # type: ignore[attr-defined]
+    except huggingface_hub.errors.HFValidationError:
+        return False
+    return True
 
 
 def fetch(model: Model, weights_dir: Path | None = None) -> Parts:

@@ -116,7 +116,7 @@ def count_frames(file: BinaryIO) -> int:
     Raises:
         av.FFmpegError: the file is no mp4.
     """
-    with av.open(file, "r", format="mp4") as source:
+    with _reading(file) as source:
         return sum(1 for _ in _packets(source))
 
 
@@ -135,7 +135,7 @@ def remux(source: BinaryIO, target: BufferedWriter[FileIO]) -> None:
         target.flush()
         return open(target.name, "rb")
 
-    with av.open(source, "r", format="mp4") as reader:
+    with _reading(source) as reader:
         video = reader.streams.video[0]
         assert video.time_base is not None
         ticks = video.time_base.denominator
@@ -146,9 +146,15 @@ def remux(source: BinaryIO, target: BufferedWriter[FileIO]) -> None:
                 muxer.mux(packet)
 
 
+def _reading(file: BinaryIO) -> InputContainer:
+    """A demuxer of an mp4, whose titles need not be text."""
+    return av.open(file, "r", format="mp4", metadata_errors="replace")
+
+
 def _packets(source: InputContainer) -> Iterator[av.Packet[VideoStream]]:
     """The video's packets, one a frame; memory does not depend on their number."""
-    return (packet for packet in source.demux(source.streams.video[0]) if packet.size)
+    videos = source.streams.video[:1]  # a damaged file may have none
+    return (packet for packet in source.demux(videos) if packet.size) if videos else iter(())
 
 
 def _open_muxer(

@@ -23,6 +23,14 @@ from tethercache.video.colour import to_rgb
 MOST_PIXELS = 7680 * 4320
 """Largest frame that is decoded, 8K: a small file can declare a frame that fills the memory."""
 
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2 matroska,webm avi asf flv mpeg mpegts mpegvideo m4v ogg mxf ivf nut "
+    "dv yuv4mpegpipe h264 hevc obu av1 vvc gif apng png_pipe jpeg_pipe jpegls_pipe bmp_pipe "
+    "webp_pipe webp tiff_pipe mjpeg aac ac3 flac mp3 wav"
+)
+_ONE_FILE = {"format_whitelist": _FORMATS.replace(" ", ","), "protocol_whitelist": "file"}
+"""Without playlists, which a video may be in disguise: they name other files, or machines."""
+
 _ODD_RATE = Fraction(1, 50)
 """The share by which the average rate may miss the nominal one: frames that were dropped."""
 
@@ -65,9 +73,12 @@ def _open(path: str | os.PathLike[str]) -> Iterator[tuple[InputContainer, VideoS
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, "no such video", str(path))
+    if not path.is_file():  # opening a pipe would wait for its other end
+        raise UnreadableVideoError(f"{path} is no ordinary file")
     try:
-        # titles need not be UTF-8, and nobody reads them here
-        with av.open(str(path), metadata_errors="replace") as container:
+        # titles need not be UTF-8, and nobody reads them here; without `file:` FFmpeg takes some
+        # names for those of other files, or of machines
+        with av.open(f"file:{path}", options=_ONE_FILE, metadata_errors="replace") as container:
             yield container, _video_stream(path, container)
     except av.FFmpegError as error:
         raise UnreadableVideoError(f"{path} cannot be read as a video: {error.strerror}") from error

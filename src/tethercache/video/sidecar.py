@@ -174,7 +174,10 @@ class FrameHasher:
 
 def sidecar_path(video: str | os.PathLike[str]) -> Path:
     """`NAME.json` for the video `NAME.mp4`."""
-    return Path(video).with_suffix(".json")
+    path = Path(video)
+    if not path.name or "\0" in str(path):
+        raise ValueError(f"the video ({str(path)!r}) must have the name of a file")
+    return path.with_suffix(".json")
 
 
 def dump_sidecar(sidecar: Sidecar) -> bytes:

@@ -101,7 +101,7 @@ def _read_zip(path: Path) -> list[Document]:
                 _read(member.filename, lambda member=member: archive.read(member))  # type: ignore[misc]
                 for member in members
             ]
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as a zip file: {error}") from error
 
 
