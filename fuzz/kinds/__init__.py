@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from fuzz.kind import Kind
 from fuzz.kinds.commands import Commands
-from fuzz.kinds.documents import Records, Stored, VBench
+from fuzz.kinds.documents import Records, Requests, Stored, VBench
 from fuzz.kinds.files import Names
 from fuzz.kinds.models import Adapters, Folders, Pickles, SafetensorsFiles
 from fuzz.kinds.pictures import Images, Videos
@@ -19,6 +19,7 @@ KINDS: Mapping[str, type[Kind]] = {
         Values,
         Prompts,
         Records,
+        Requests,
         Stored,
         VBench,
         Names,

@@ -15,14 +15,15 @@ from fuzz import mutate
 from fuzz.kind import Kind
 from tests.evaluation.scenes import write
 from tests.evaluation.vbench.test_results import results
-from tethercache.batch import Job, is_made
 from tethercache.cli.vbench_long import run
 from tethercache.evaluation import stored
 from tethercache.evaluation.measure import Options, measure_video
 from tethercache.evaluation.report import write_report
 from tethercache.evaluation.suite import Report
+from tethercache.render.record import request_of
+from tethercache.request import Lora, VideoRequest
 from tethercache.video import Sidecar, read_sidecar
-from tethercache.video.sidecar import SidecarError, dump_sidecar
+from tethercache.video.sidecar import dump_sidecar
 
 
 class Records(Kind):
@@ -30,7 +31,7 @@ class Records(Kind):
 
     name = "records"
     share = 15
-    refusals = (SidecarError,)
+    refusals = (ValueError,)
 
     def prepare(self) -> None:
         """Make a record with all that one can have."""
@@ -63,15 +64,37 @@ class Records(Kind):
         return mutate.written(mutate.changed(self._record, rng), rng)
 
     def take(self, content: bytes) -> None:
-        """Read it, write it, read it again, and compare a request with it."""
+        """Read it, write it, read it again, and make a request of it."""
         path = Path("video.json")
         path.write_bytes(content)
-        job = Job("a red ball", 0, path.with_suffix(".mp4"))
-        assert not is_made(job, {"seed": 7}, {})  # there is no video
         record = read_sidecar(path)
         path.write_bytes(dump_sidecar(record))
+        request_of(path)
         again = read_sidecar(path)
         assert json.dumps(asdict(again), default=str) == json.dumps(asdict(record), default=str)
+
+
+class Requests(Kind):
+    """Requests as JSON: each is refused, or written again as it was read."""
+
+    name = "requests"
+    share = 10
+    refusals = (ValueError,)
+
+    def prepare(self) -> None:
+        """Make a request with all that one can have."""
+        loras = (Lora("a.safetensors", 0.5),)
+        request = VideoRequest("a red ball", 3.5, policy="fifo", loras=loras, prefix="a.mp4")
+        self._request = request.to_dict()
+
+    def make(self, rng: Random) -> bytes:
+        """A changed request."""
+        return json.dumps(mutate.changed(self._request, rng)).encode()
+
+    def take(self, content: bytes) -> None:
+        """Read it, write it and read it again."""
+        request = VideoRequest.from_dict(json.loads(content))
+        assert VideoRequest.from_dict(json.loads(json.dumps(request.to_dict()))) == request
 
 
 class Stored(Kind):

@@ -12,8 +12,6 @@ from random import Random
 
 from fuzz import mutate
 from fuzz.kind import Kind
-from tethercache.batch import check_folder, name_videos
-from tethercache.cli.inputs import parse_loras, read_prefix
 from tethercache.evaluation.inputs import find_inputs
 from tethercache.evaluation.measure import Options
 from tethercache.evaluation.report import prepare_folder
@@ -22,7 +20,11 @@ from tethercache.models import fetch, find
 from tethercache.models.checkpoints.lora import read_lora
 from tethercache.models.checkpoints.read import read_checkpoint
 from tethercache.prompts import read_prompts
-from tethercache.video import VideoWriter, check_recording, probe, read_sidecar, unnamed
+from tethercache.render.batch import check_folder, name_videos
+from tethercache.render.prefix import read_prefix
+from tethercache.render.recording import check_recording, unnamed
+from tethercache.request import Lora, VideoRequest
+from tethercache.video import VideoWriter, probe, read_sidecar
 
 _SUFFIXES = ("", ".mp4", ".json", ".pt", ".safetensors", ".partial.mp4", ".txt", ".MP4", ".mp4.")
 _NAMES = (
@@ -113,7 +115,7 @@ def _put(name: str, kind: str) -> None:
 
 
 def _write(name: str) -> None:
-    for job in name_videos(["a"], 1, Path(name)):
+    for job in name_videos(VideoRequest("a"), ["a"], 1, Path(name)):
         check_recording(job.path)
         unnamed(job.path)
         VideoWriter(job.path, width=16, height=16, fps=16).abandon()
@@ -129,7 +131,8 @@ _PLACES: dict[str, Callable[[str], object]] = {
     "weights": lambda name: fetch(find("self-forcing"), Path(name)),
     "checkpoint": read_checkpoint,
     "adapter": read_lora,
-    "adapters": lambda name: parse_loras([name]),
+    "adapters": Lora.parse,
+    "request": lambda name: VideoRequest("a", model=name, prefix=name, weights_dir=name),
     "prompts": lambda name: read_prompts(Path(name)),
     "prefix": lambda name: read_prefix(Path(name)),
     "record": read_sidecar,

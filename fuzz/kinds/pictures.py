@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from fuzz import mutate
 from fuzz.kind import Kind
-from tethercache.batch import Job, complete_made
-from tethercache.cli.inputs import plan_with_prefix, read_prefix
 from tethercache.evaluation.measure import Options, SkippedVideoError, measure_video
 from tethercache.models import Settings
 from tethercache.policies import POLICIES
+from tethercache.render.prefix import plan_with_prefix, read_prefix
+from tethercache.render.recording import unnamed
+from tethercache.request import VideoRequest
 from tethercache.video import VideoWriter, read_frames
 
 _HEIGHT, _WIDTH, _FRAMES = 32, 48, 12
@@ -86,6 +87,7 @@ class Videos(Kind):
         writer.close()
         self._files.append(("mp4", Path("growing.mp4").read_bytes()))
         Path(_OTHER).write_bytes(Path("growing.mp4").read_bytes())
+        self._request = VideoRequest("a", latent_frames=30)
         self._policy = POLICIES.parse("tethercache")
         self._settings = Settings(height=_HEIGHT, width=_WIDTH)
 
@@ -111,10 +113,10 @@ class Videos(Kind):
         path.write_bytes(video)
         Path("ours.partial.mp4").write_bytes(video)
         try:
-            complete_made(Job("a", 0, Path("ours.mp4")), {}, {}, overwrite=False)
+            assert unnamed("ours.mp4") is None  # it has no record
             _both(
                 lambda: plan_with_prefix(
-                    read_prefix(path), self._settings, self._policy, {"num_latent_frames": 30}
+                    self._request, read_prefix(path), self._settings, self._policy
                 ),
                 lambda: _measure(path),
             )

@@ -8,15 +8,14 @@ from random import Random
 
 from fuzz import mutate
 from fuzz.kind import Kind
-from tethercache.batch import name_videos
-from tethercache.cli.inputs import parse_loras
 from tethercache.evaluation.measure import Options
 from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.suite import parse_conditions
 from tethercache.models import Settings
 from tethercache.policies import POLICIES
 from tethercache.prompts import check_prompt, read_prompts
-from tethercache.request import plan_video
+from tethercache.render.batch import name_videos
+from tethercache.request import Lora, VideoRequest, plan_video
 
 NUMBERS = (
     "0", "1", "2", "3", "6", "9", "12", "21", "22", "-1", "1e3", "1e400", "-0", "0.5", ".5",
@@ -97,9 +96,17 @@ class Values(Kind):
         elif which == "metric":
             METRICS.parse(value)
         elif which == "lora":
-            parse_loras([value])
+            Lora.parse(value)
         else:
-            plan_video(Settings(), "tethercache", num_seconds=float(value))
+            plan_video(Settings(), "tethercache", num_seconds=_number(value))
+
+
+def _number(text: str) -> float:
+    """What an option makes of its value before the project sees it."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text} is no number") from None
 
 
 class Prompts(Kind):
@@ -139,7 +146,7 @@ class Prompts(Kind):
         prompts = read_prompts(file)
         for prompt in prompts:
             assert check_prompt(prompt) == prompt
-        jobs = name_videos(prompts, 2, Path("videos"))
+        jobs = name_videos(VideoRequest("a"), prompts, 2, Path("videos"))
         assert len({job.path for job in jobs}) == len(jobs)
         for job in jobs:
             assert job.path.parent == Path("videos")
