@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from av.video.reformatter import VideoReformatter
 
 from tethercache import files as files_module
 from tethercache.video import (
@@ -28,6 +29,7 @@ from tethercache.video import (
     read_frames,
 )
 from tethercache.video import writer as writer_module
+from tethercache.video.colour import to_yuv
 from tethercache.video.mp4 import FragmentEncoder
 from tethercache.video.writer import finish
 
@@ -212,6 +214,8 @@ def test_chroma_stands_where_the_stream_says(tmp_path: Path, axis: int) -> None:
     middle = slice(8, 24)
     offset = (position - 2 * np.arange(32))[middle].mean()
     assert offset == pytest.approx(0.0 if axis == 1 else 0.5, abs=0.1)
+    alone = to_yuv(VideoReformatter(), image).to_ndarray()[-16:].astype(float)
+    assert abs(alone - frame.to_ndarray()[-16:]).mean() < 1
     shown = next(read_frames(path))[16:48, 16:48].astype(float)
     assert abs((shown - image[16:48, 16:48]).mean(axis=(0, 1))).max() < 0.5
 

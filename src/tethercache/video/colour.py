@@ -50,6 +50,17 @@ class ToYuv:
         return self._graph.vpull()
 
 
+def to_yuv(converter: VideoReformatter, image: npt.NDArray[np.uint8]) -> av.VideoFrame:
+    """One RGB image `[H, W, 3]` to a yuv420p frame, the counterpart of `to_rgb`.
+
+    Args:
+        converter: as for `to_rgb`; not needed in this direction, where it cannot site chroma.
+        image: what to convert; even height and width. For many images keep a `ToYuv`.
+    """
+    height, width, _ = image.shape
+    return ToYuv(width, height)(image)
+
+
 def to_rgb(converter: VideoReformatter, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
     """A decoded frame, in the colours that it is tagged with, to RGB `[H, W, 3]`."""
     rgb = converter.reformat(
