@@ -129,13 +129,13 @@ def test_a_sidecar_larger_than_any_record_is_not_read(
 ) -> None:
     monkeypatch.setattr(sidecar_module, "MAX_BYTES", 1 << 20)
     (tmp_path / "video.json").write_bytes(b" " * ((1 << 20) + 1))
-    with pytest.raises(SidecarError, match="is larger than 1 MB, so it is no record"):
+    with pytest.raises(SidecarError, match="is no record: it is larger than 1 MB"):
         read_sidecar(tmp_path / "video.mp4")
 
 
 def test_a_pipe_in_the_place_of_a_sidecar_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "video.json")
-    with pytest.raises(SidecarError, match="is no file"):
+    with pytest.raises(SidecarError, match="it is no ordinary file"):
         read_sidecar(tmp_path / "video.mp4")
 
 

@@ -75,7 +75,7 @@ def remember(
     frames: int,
     rope: Rope,
 ) -> None:
-    """Write the chunk and let the policy act: all of `attend` but the attention; see there."""
+    """Write the chunk and let the policy act: what `attend` does before the attention itself."""
     key, value = key.unflatten(1, (frames, -1)), value.unflatten(1, (frames, -1))
     bank.allocate(key)
     if pass_.first:

@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from tethercache.files import write_atomically
+from tethercache.files import read_object, write_atomically
 from tethercache.software import versions
 from tethercache.video.frames import Frames, as_frames
 
@@ -207,17 +207,11 @@ def read_sidecar(path: str | os.PathLike[str]) -> Sidecar:
         SidecarError: it is damaged, of a schema that is not known or larger than any record.
     """
     path = sidecar_path(path)
-    if path.exists() and not path.is_file():
-        raise SidecarError(f"{path} is no file")
-    with path.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise SidecarError(f"{path} is larger than {MAX_BYTES >> 20} MB, so it is no record")
     try:
-        record = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise SidecarError(f"{path} is not JSON: {error}") from error
-    found = record.get("schema_version") if isinstance(record, dict) else None
+        record = read_object(path, MAX_BYTES)
+    except ValueError as error:
+        raise SidecarError(f"{path} is no record: {error}") from error
+    found = record.get("schema_version")
     if type(found) is not int or not _FIRST <= found <= SCHEMA_VERSION:
         raise SidecarError(f"{path} has schema_version {_shown(found)}, not {SCHEMA_VERSION}")
     if found == _FIRST:

@@ -256,7 +256,7 @@ def finish(
 ) -> None:
     """Make the partial file of a video, with all frames in it, the complete video.
 
-    For a `VideoWriter` that broke off in its `close`; see there for arguments and errors.
+    For a `VideoWriter` that broke off in its `close`, whose arguments and errors these are.
     """
     partial = partial_path(path)
     with open_existing(partial) as file:
