@@ -79,7 +79,7 @@ def test_a_sidecar_replaces_an_older_one(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         ("{", "is not JSON"),
-        ("[]", "has schema_version None, not 2"),
+        ("[]", "it is no object of JSON"),
         ('{"schema_version": 3}', "has schema_version 3, not 2"),
         ('{"schema_version": 1, "sauce": 1}', "missing or unknown keys: .*prompt.*"),
         ('{"schema_version": true}', "has schema_version True, not 2"),
