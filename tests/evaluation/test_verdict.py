@@ -186,7 +186,10 @@ def window(tolerance: float = 1.0, **changes: float) -> Evidence:
         ({"colour_difference": 10.0, "motion_retention": 3.0}, 1.0, "watch"),
         ({"colour_difference": 13.0}, 1.0, "drifting"),
         ({"colour_difference": 31.0}, 9.0, "drifting"),
-        ({"chroma": 9.5, "log_sharpness": -0.3}, 1.0, "drifting"),
+        ({"chroma": 10.0, "log_sharpness": -0.3}, 1.0, "drifting"),
+        # two that are only just there are what content may do; three are not
+        ({"chroma": 9.5, "log_sharpness": -0.3}, 1.0, "watch"),
+        ({"chroma": 9.5, "log_sharpness": -0.3, "colour_difference": 9.1}, 1.0, "drifting"),
         ({"chroma": -9.5, "log_sharpness": -0.3}, 1.0, "watch"),
         ({"motion_retention": 0.1}, 1.0, "stable"),
         ({"colour_difference": 2.0, "chroma": 2.0}, 1.0, "stable"),

@@ -1,7 +1,8 @@
 """From numbers to a word: stable, watch or drifting, by one table of thresholds.
 
-A video drifts if one symptom is extreme, or if two are beyond their thresholds at the same time.
-One alone that is not extreme can be what the prompt asked for.
+A video drifts if one symptom is extreme, if three are beyond their thresholds at the same time, or
+if two are and each of them clearly. One alone that is not extreme can be what the prompt asked for,
+and so can two that are only just there, such as the light and the colours of a storm.
 """
 
 from __future__ import annotations
@@ -69,9 +70,13 @@ class Threshold:
 
     def severity(self, value: float, tolerance: float) -> float:
         """How far a value is beyond the threshold of drift; 1: just there."""
+        return self.share_of(value, self.limit(tolerance))
+
+    def share_of(self, value: float, limit: float) -> float:
+        """How many times as bad as a limit a value is."""
         if self.is_ratio:
-            return self.drifting / max(value, 1e-3)
-        return abs(value) / self._weight(value) / self.limit(tolerance)
+            return limit / max(value, 1e-3)
+        return abs(value) / self._weight(value) / limit
 
     def _weight(self, value: float) -> float:
         return self.falls if value < 0 else 1.0
@@ -167,7 +172,11 @@ VERDICT_METRICS: tuple[str, ...] = (
 )
 """The metrics that a verdict needs: thresholds, tolerance, edits and stillness."""
 
-SYMPTOMS_OF_DRIFT = 2
+SYMPTOMS_OF_DRIFT = 3
+"""So many at the same time are drift."""
+CLEAR_SYMPTOMS = 2
+CLEARLY = 1.1
+"""And so many of which each is by this factor beyond its threshold."""
 FROZEN_SHARE = 0.5
 """A video of which more than this is frozen is never called stable."""
 EMPTY_SHARE = 0.5
@@ -201,6 +210,11 @@ class _Symptom:
     word: Word
     is_extreme: bool = False
     where: str = ""
+
+    @property
+    def severity(self) -> float:
+        """How far the value is beyond the limit; 1: just there."""
+        return self.threshold.share_of(self.value, self.limit)
 
     def __str__(self) -> str:
         sign = "<" if self.threshold.is_ratio else ">"
@@ -278,11 +292,16 @@ def _in_window(window: Window) -> tuple[_Symptom, ...]:
 
 
 def _drifts(symptoms: Sequence[_Symptom]) -> bool:
-    return any(s.is_extreme for s in symptoms) or len(symptoms) >= SYMPTOMS_OF_DRIFT
+    clear = sum(symptom.severity >= CLEARLY for symptom in symptoms)
+    return (
+        any(symptom.is_extreme for symptom in symptoms)
+        or len(symptoms) >= SYMPTOMS_OF_DRIFT
+        or clear >= CLEAR_SYMPTOMS
+    )
 
 
 def _severity(symptoms: Sequence[_Symptom]) -> tuple[bool, int, float]:
-    sizes = [abs(s.value) / s.limit for s in symptoms if s.threshold.extreme is not None]
+    sizes = [s.severity for s in symptoms if s.threshold.extreme is not None]
     return _drifts(symptoms), len(symptoms), sum(sizes)
 
 
