@@ -99,6 +99,7 @@ def test_a_policy_becomes_its_spec_and_paths_become_texts() -> None:
         ({"vae_dtype": 16}, "`vae_dtype`"),
         ({"vram": "much"}, r"`vram` \(much\) must be a number of GB"),
         ({"vram": True}, r"`vram` \(True\)"),
+        ({"vram": 10**400}, "must be a number of GB"),
         ({"attention": "quick"}, r"`attention` \(quick\)"),
         ({"compile": 1}, r"`compile` \(1\) must be True or False"),
         ({"overlap": "maybe"}, "`overlap`"),

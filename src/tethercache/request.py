@@ -256,7 +256,7 @@ def _gigabytes(value: float | str) -> float | str:
         return "auto"
     try:
         size = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # a whole number may be too large for one
         size = math.nan
     if not 1 <= size * 2**30 < math.inf:
         raise ValueError(f"`vram` ({value}) must be a number of GB, such as 12, 16 or 24, or auto")

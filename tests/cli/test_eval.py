@@ -18,6 +18,7 @@ from tests.evaluation.scenes import FPS, HEIGHT, WIDTH, frames, write
 from tests.toys import toy_pipeline
 from tethercache.cli import main
 from tethercache.evaluation.measure import Options, measure_video
+from tethercache.evaluation.report import prepare_folder
 from tethercache.evaluation.watch import WATCHED, DriftWatch
 from tethercache.video import VideoWriter, read_frames, read_sidecar
 
@@ -175,6 +176,11 @@ def test_reports_are_not_written_through_links(tmp_path: Path) -> None:
     assert run("eval", files.encode(tmp_path / "a.mp4"), "-o", out) == 0
     assert victim.read_text() == "mine"
     assert not any((out / name).is_symlink() for name in names)
+
+
+def test_a_report_in_folders_without_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="File name too long"):
+        prepare_folder(tmp_path.joinpath(*["a"] * 1500))
 
 
 def test_a_folder_in_the_place_of_a_report_is_refused_before_measuring(

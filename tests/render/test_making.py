@@ -59,6 +59,10 @@ def test_a_request_is_made_of_a_record_of_the_first_version(
     assert again.seconds == 21 / 16
     assert again.policy == record.policy
     assert tc.make(again, tmp_path / "b.mp4").frames_hash == record.frames_hash
+    for damage in ({"loras": [{}]}, {"loras": 3}, {"loras": "a"}, {"prefix": []}, {"prefix": 1.5}):
+        path.write_text(json.dumps(old | {"settings": damage}))
+        with pytest.raises(ValueError, match="the record's adapters or prefix are damaged"):
+            request_of(path)
 
 
 def test_a_model_is_loaded_once_for_several_videos(

@@ -90,7 +90,7 @@ def check_tokenizer(tokenizer: Any, length: int, vocabulary: int, where: object)
         DamagedModelError: if that fails.
     """
     with reading(f"the tokenizer of {where}"):
-        tokenizer("a", add_special_tokens=False)
+        unknown_words(tokenizer, "a")
         _tokens(tokenizer, ["a"], length)
         highest = max(tokenizer.get_vocab().values(), default=0)
         whole_number("its highest token", highest, 0, vocabulary - 1)

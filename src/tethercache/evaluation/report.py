@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -32,7 +34,10 @@ def prepare_folder(folder: Path) -> None:
     Raises:
         OSError: it cannot be made, or a folder or pipe has the name of a file of the report.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except RecursionError:  # it goes up parent by parent
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(folder)) from None
     for name in FILES:
         check_free(folder / name, overwrite=True)
 

@@ -12,6 +12,7 @@ from tethercache.models import SHIPPED, find
 from tethercache.policies import POLICIES
 from tethercache.render.order import Order
 from tethercache.request import Lora, VideoRequest
+from tethercache.text import reason
 from tethercache.video import Sidecar, read_sidecar, shareable
 from tethercache.video.mp4 import DEFAULT_CRF
 
@@ -111,14 +112,19 @@ def request_of(video: str | os.PathLike[str]) -> VideoRequest:
 def _first_version(record: Sidecar) -> VideoRequest:
     """The request of a record of version 0.1.0."""
     noted = record.settings
+    try:
+        loras = tuple(Lora(lora["file"], lora["scale"]) for lora in noted.get("loras", ()))
+        prefix = noted["prefix"]["file"] if "prefix" in noted else None
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"the record's adapters or prefix are damaged: {reason(error)}") from error
     names = ("attention", "compile", "decoder", "vae_dtype", "channels_last", "threads", "crf")
     return VideoRequest(
         prompt=record.prompt,
         seconds=float(record.num_frames / record.fps),
         policy=record.policy,
         model=record.model,
-        loras=tuple(Lora(lora["file"], lora["scale"]) for lora in noted.get("loras", ())),
-        prefix=noted["prefix"]["file"] if "prefix" in noted else None,
+        loras=loras,
+        prefix=prefix,
         seed=record.seed,
         sample=record.sample,
         device="cpu" if record.device == "cpu" else "cuda",
