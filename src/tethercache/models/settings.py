@@ -13,7 +13,7 @@ _MOST = {
     "height": 16_384,
     "width": 16_384,
     "fps": 1_000,
-    "max_sequence_length": 65_536,
+    "max_sequence_length": 2_048,
 }
 """Far above every model; a configuration beyond is refused before anything is made of it."""
 
