@@ -121,6 +121,14 @@ def test_what_a_request_may_not_say_is_refused_by_name(given: dict[str, Any], me
         VideoRequest.from_dict({"prompt": "a red ball"} | given)
 
 
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(VideoRequest)])
+def test_what_holds_itself_is_refused_by_name(name: str) -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        VideoRequest.from_dict({"prompt": "a red ball", name: endless})
+
+
 @pytest.mark.parametrize("given", [[], "a red ball", None, {}])
 def test_a_request_is_an_object_with_a_prompt(given: Any) -> None:
     with pytest.raises(ValueError, match="`prompt`"):

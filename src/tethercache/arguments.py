@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import numbers
 import operator
+import os
 import reprlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -66,6 +68,17 @@ def instance(name: str, value: Any, kind: type, what: str) -> Any:
     if not isinstance(value, kind):
         raise _refusal(name, value, what)
     return value
+
+
+def as_path(name: str, value: Any) -> Path:
+    """A path that a system can have: text or path-like, without U+0000 and lone surrogates."""
+    given = os.fspath(value) if isinstance(value, os.PathLike) else value
+    try:
+        if isinstance(given, str) and b"\0" not in os.fsencode(given):
+            return Path(given)
+    except UnicodeEncodeError:
+        pass
+    raise _refusal(name, given, "a path, without U+0000 and lone surrogates")
 
 
 def whole_numbers(name: str, values: Any, least: int, most: int) -> tuple[int, ...]:

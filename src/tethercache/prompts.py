@@ -8,6 +8,8 @@ import sys
 import unicodedata
 from pathlib import Path
 
+from tethercache.arguments import as_path
+
 STANDARD_INPUT = Path("-")
 
 _MAX_BYTES = 16 << 20  # of a file of prompts
@@ -65,8 +67,9 @@ def read_prompts(file: Path) -> list[str]:
         file: its path; `-` is standard input.
 
     Raises:
-        ValueError: it cannot be read, is not text, or has no prompts.
+        ValueError: it is no path, cannot be read, is not text, or has no prompts.
     """
+    file = as_path("file", file)
     name = "standard input" if file == STANDARD_INPUT else str(file)
     lines = re.split(r"\r\n|\n|\r", _decode(_read(file, name), name))
     prompts = []

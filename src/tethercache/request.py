@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tethercache.arguments import (
     SEEDS,
+    as_path,
     flag,
     instance,
     number,
@@ -133,7 +134,10 @@ class VideoRequest:
             whole_number("latent_frames", self.latent_frames, least=1)
         if not isinstance(self.policy, str | None):
             _set(self, policy=POLICIES.spec(as_policy(self.policy), full=True))
-        for name in ("model", "weights_dir", "prefix", "device", "policy"):
+        for name in ("device", "policy"):
+            if (text := getattr(self, name)) is not None:
+                check_text(instance(name, text, str, "a text"), f"`{name}`")
+        for name in ("model", "weights_dir", "prefix"):
             if getattr(self, name) is not None:
                 _path(self, name)
         _set(self, loras=tuple(self.loras))
@@ -237,8 +241,9 @@ def _set(request: Any, **values: Any) -> None:
 def _path(holder: Any, name: str) -> None:
     """Check a field that is a name or a path, and keep it as text."""
     value = getattr(holder, name)
-    text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    check_text(instance(name, text, str, "a text"), f"`{name}`")
+    as_path(name, value)
+    text = os.fspath(value)
+    check_text(text, f"`{name}`")
     _set(holder, **{name: text})
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 
+from tethercache.arguments import as_path
 from tethercache.evaluation.drift import DEFAULT_PROTOCOL
 from tethercache.evaluation.images import file_hash, probe, timed_frames
 from tethercache.evaluation.metrics import METRICS
@@ -140,9 +141,10 @@ def measure_video(path: Path, options: Options | None = None) -> VideoResult:
     """Evaluate one video.
 
     Raises:
+        ValueError: `path` is no path.
         SkippedVideoError: it cannot be evaluated; the message is the reason.
     """
-    options = options or Options()
+    options, path = options or Options(), as_path("path", path)
     try:
         if path.is_file() and not path.stat().st_size:
             raise SkippedVideoError("is empty")

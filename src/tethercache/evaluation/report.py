@@ -14,6 +14,7 @@ from typing import Literal
 import rich.table
 from rich.text import Text
 
+from tethercache.arguments import as_path
 from tethercache.evaluation.measure import rounded
 from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.page import page
@@ -32,8 +33,10 @@ def prepare_folder(folder: Path) -> None:
     """Make the folder of a report, and refuse it before anything is measured.
 
     Raises:
+        ValueError: it is no path.
         OSError: it cannot be made, or a folder or pipe has the name of a file of the report.
     """
+    folder = as_path("folder", folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except RecursionError:  # it goes up parent by parent

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tethercache.arguments import whole_number
+from tethercache.arguments import as_path, whole_number
 from tethercache.errors import TetherCacheError
 from tethercache.request import VideoRequest
 
@@ -90,10 +90,10 @@ def check_folder(folder: Path) -> None:
     """Refuse the folder of a batch if it is none, or cannot be made.
 
     Raises:
-        ValueError: its name is too long.
+        ValueError: it is no path, or its name is too long.
         OSError: a file is in its place, or nothing may be written there.
     """
-    existing = folder
+    existing = folder = as_path("folder", folder)
     try:
         while not existing.exists():
             existing = existing.parent

@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from tethercache.arguments import as_path
 from tethercache.files import read_object, write_atomically
 from tethercache.software import versions
 from tethercache.video.frames import Frames, as_frames
@@ -174,8 +175,8 @@ class FrameHasher:
 
 def sidecar_path(video: str | os.PathLike[str]) -> Path:
     """`NAME.json` for the video `NAME.mp4`."""
-    path = Path(video)
-    if not path.name or "\0" in str(path):
+    path = as_path("video", video)
+    if not path.name:
         raise ValueError(f"the video ({str(path)!r}) must have the name of a file")
     return path.with_suffix(".json")
 

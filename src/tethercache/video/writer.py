@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 import av
 
-from tethercache.arguments import positive, whole_number
+from tethercache.arguments import as_path, positive, whole_number
 from tethercache.files import (
     Completed,
     check_free,
@@ -50,7 +50,7 @@ _FULL_AT_THE_END = (
 
 def partial_path(path: str | os.PathLike[str]) -> Path:
     """Where the video `NAME.mp4` is written until it is complete: `NAME.partial.mp4`."""
-    return Path(path).with_suffix(".partial.mp4")
+    return as_path("path", path).with_suffix(".partial.mp4")
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -62,7 +62,7 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
             with frames in it, and `overwrite` is false; or one of them is no ordinary file.
         OSError: the folder is missing, is no folder or cannot be written.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if path.suffix != ".mp4":
         raise ValueError(f"`path` must end in .mp4, got {str(path)!r}")
     folder = path.parent

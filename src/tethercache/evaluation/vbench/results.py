@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tethercache.arguments import as_path
 from tethercache.evaluation.vbench.aggregate import (
     DEFAULT,
     DEVELOPER,
@@ -70,10 +71,10 @@ def read_results(path: Path) -> Run:
         path: a folder, with the files in it or in sub-folders; a zip of one; or one JSON file.
 
     Raises:
-        ValueError: there are no result files, none has a dimension of VBench-Long, or there are
-            those of several runs.
+        ValueError: it is no path, there are no result files, none has a dimension of VBench-Long,
+            or there are those of several runs.
     """
-    documents = read_documents(path)
+    documents = read_documents(as_path("path", path))
     problems = [f"{d.name} cannot be read: {d.problem}" for d in documents if d.problem]
     notes: list[str] = []
     absent: dict[str, str] = {}

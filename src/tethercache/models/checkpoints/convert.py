@@ -9,6 +9,7 @@ import torch
 from diffusers import FlowMatchLCMScheduler
 from safetensors import SafetensorError
 
+from tethercache.arguments import as_path
 from tethercache.errors import MissingModelError, TetherCacheError
 from tethercache.files import check_space, new_folder
 from tethercache.models.checkpoints.load import map_transformer
@@ -49,10 +50,11 @@ def convert(
         The folder.
 
     Raises:
+        ValueError: if `target` is no path.
         FileExistsError: if `target` exists.
         TetherCacheError: if the source is no usable checkpoint, or the target cannot be written.
     """
-    target = Path(target)
+    target = as_path("target", target)
     if target.exists():
         raise FileExistsError(f"{target} exists already")
     if not target.absolute().parent.is_dir():
