@@ -26,7 +26,7 @@ class Kind(ABC):
     refusals: ClassVar[tuple[type[BaseException], ...]] = (ValueError, TetherCacheError, OSError)
     least: ClassVar[int] = 1000
     most: ClassVar[int | None] = None
-    short: ClassVar[int] = 40
+    short: ClassVar[int] = 20
 
     def prepare(self) -> None:  # noqa: B027 - not every kind has something to prepare
         """Make what all inputs start from; called once."""

@@ -107,10 +107,10 @@ def _change_one(document: Any, rng: Random) -> Any:
         owner, key = place, rng.choice(_inside(place))
         place = place[key]
     if owner is None:
-        return rng.choice(VALUES) if rng.random() < 0.05 else document
+        return _new(rng) if rng.random() < 0.05 else document
     kind = rng.random()
     if kind < 0.6:
-        owner[key] = rng.choice(VALUES)
+        owner[key] = _new(rng)
     elif kind < 0.7:
         owner[key] = _near(place, rng)
     elif kind < 0.85:
@@ -120,6 +120,11 @@ def _change_one(document: Any, rng: Random) -> Any:
     else:
         owner.insert(key, place)
     return document
+
+
+def _new(rng: Random) -> Any:
+    """One of `VALUES`, which a later change leaves as it is."""
+    return copy.deepcopy(rng.choice(VALUES))
 
 
 def _inside(place: Any) -> Sequence[Any]:
@@ -133,7 +138,8 @@ def _near(value: Any, rng: Random) -> Any:
     if isinstance(value, bool) or value is None:
         return not value
     if isinstance(value, int | float):
-        return rng.choice((value + 1, value - 1, -value, value * 2, value * 1000, float(value)))
+        real = float(str(value))  # infinite, if it is too large
+        return rng.choice((value + 1, value - 1, -value, value * 2, value * 1000, real))
     if isinstance(value, str):
         return rng.choice((value + value, value[:-1], value.upper(), value + "\n", [value]))
     return [value]

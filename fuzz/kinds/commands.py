@@ -79,7 +79,7 @@ class Commands(Kind):
 
     name = "commands"
     share = 0
-    least, most, short = 300, 300, 4
+    least, most, short = 300, 300, 2
     refusals = ()
 
     def prepare(self) -> None:

@@ -33,9 +33,11 @@ _NAMES = (
     "a:b", "c:\\a", "file:a", "http://127.0.0.1:9/a", "concat:a|b", "pipe:0", "a%d", "%03d", "%s",
     "a*", "[a]", "$(touch EXECUTED)", "`id`", ";id", "'", '"', "\\", "a\nb", "a\tb", "\x1b[2J",
     "\x7f", "\x80", "\udc80", "\udcff\udcfe", "é", "e\u0301", "日本", "\u202e", "\u2028", "\0",
-    "a" * 243, "a" * 255, "a" * 256, "é" * 127, "a/" * 2000, "owner/name", "owner/name/a", "tiny",
-    "a:1", "a:nan", "a:1e400",
+    "\ud800", "a" * 243, "a" * 255, "a" * 256, "é" * 127, "a/" * 2000, "owner/name", "owner/name/a",
+    "tiny", "a:1", "a:nan", "a:1e400",
 )  # fmt: skip
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/proc/self/mem", "/proc/self/fd/0")
+_WRITING = ("output", "batch", "report")
 _THERE = (
     "nothing",
     "file",
@@ -65,6 +67,8 @@ class Names(Kind):
             name += mutate.character(rng)
         name += rng.choice(_SUFFIXES)
         there, place = rng.choice(_THERE), rng.choice(list(_PLACES))
+        if place in _WRITING and name not in _DEVICES:  # who names another folder means it
+            name = name.lstrip("/")
         if (there, place) == ("pipe", "prompts"):  # who gives a pipe of prompts wants to wait
             there = "file"
         return json.dumps([name, there, place]).encode()
@@ -72,23 +76,14 @@ class Names(Kind):
     def take(self, content: bytes) -> None:
         """Give the name there."""
         name, kind, place = json.loads(content)
-        name = name.encode(errors="surrogateescape" if _fits_in(name) else "replace")
         shutil.rmtree("inside", ignore_errors=True)
         os.mkdir("inside")
         os.chdir("inside")
         try:
-            _put(os.fsdecode(name), kind)
-            _PLACES[place](os.fsdecode(name))
+            _put(name, kind)
+            _PLACES[place](name)
         finally:
             os.chdir("..")
-
-
-def _fits_in(name: str) -> bool:
-    try:
-        name.encode(errors="surrogateescape")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _put(name: str, kind: str) -> None:

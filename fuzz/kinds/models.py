@@ -51,7 +51,7 @@ class Folders(Kind):
     name = "folders"
     share = 1
     most = 3000
-    short = 12
+    short = 8
     refusals = (TetherCacheError,)
 
     def prepare(self) -> None:
