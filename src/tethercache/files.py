@@ -200,7 +200,7 @@ def replacing(path: Path) -> Iterator[BufferedWriter[FileIO]]:
 
     Until then it has a name that nobody else has. An exception leaves what was there.
     """
-    temporary = _temporary(path)
+    temporary = temporary_beside(path)
     try:
         with BufferedWriter(create(temporary)) as file:
             yield file
@@ -219,7 +219,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Until then it has a name that nobody else has, which the block is given. An exception leaves
     nothing.
     """
-    temporary = _temporary(path)
+    temporary = temporary_beside(path)
     temporary.mkdir()
     try:
         yield temporary
@@ -228,9 +228,20 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _temporary(path: Path) -> Path:
+def temporary_beside(path: Path) -> Path:
     """A name beside `path` that nobody has."""
     return path.with_name(f".tethercache-{secrets.token_hex(8)}.partial")
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder, where the system can do that."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -36,7 +36,7 @@ from tethercache.models import Parts, Settings, fetch, find
 from tethercache.models.checkpoints.lora import merge_lora
 from tethercache.models.components import adapters, components, warn_of_strange
 from tethercache.rollout import Rollout, Steps
-from tethercache.video import PreviewDecoder, StreamingDecoder, TileSize, decoded, first
+from tethercache.video import Decoder, PreviewDecoder, StreamingDecoder, TileSize, decoded, first
 
 
 @dataclass
@@ -343,25 +343,25 @@ class CausalVideoPipeline(DiffusionPipeline):
         if decoder is None:
             yield from first(inputs.plan.chunks.num_latent_frames, rollout.rest(), axis=2)
         else:
-            yield from self.frames(rollout, decoder, inputs.plan.num_frames, execution)
+            yield from self.frames(rollout.rest(), decoder, inputs.plan.num_frames, execution)
 
     def frames(
         self,
-        rollout: Rollout,
-        decoder: StreamingDecoder | PreviewDecoder,
+        chunks: Generator[Tensor, None, None],
+        decoder: Decoder,
         num_frames: int,
         execution: Execution | None = None,
     ) -> Generator[Tensor, None, None]:
-        """What a rollout still makes, decoded: uint8 frames `[B, F, H, W, 3]` on the CPU.
+        """Latents, decoded: uint8 frames `[B, F, H, W, 3]` on the CPU.
 
         Args:
-            rollout: what `rollout` returned.
-            decoder: what `decoder` returned; it has decoded what the rollout has made so far.
+            chunks: clean latents `[B, C, F, h, w]`, such as the `rest` of a rollout.
+            decoder: what `decoder` returned; it has decoded the chunks before these.
             num_frames: the most frames; what is decoded beyond is cut.
             execution: whether to decode beside denoising.
         """
         overlap = self._overlaps(execution or Execution())
-        return decoded(rollout.rest(), decoder, num_frames, overlap=overlap)
+        return decoded(chunks, decoder, num_frames, overlap=overlap)
 
     def check_inputs(self, prompt: str | Sequence[str], **given: Any) -> Inputs:
         """Check everything that a caller may get wrong; see `inputs.check_inputs`."""

@@ -94,6 +94,12 @@ class VideoRequest:
         threads: PyTorch's on a CPU; None: by the model's size and the number of cores.
         crf: quality of the mp4, from 1 (best) to 51.
         watch_drift: measure while the video is made how far it drifts.
+        keep_snapshots: how many of the newest snapshots stay while the video is made; 0: none is
+            taken, and a crash loses the video.
+        snapshot_every: seconds of work between two snapshots; 0: one wherever there can be one;
+            None: at least 2, and so many that they take 2 % of the time at most.
+        snapshot_budget: GB, each 2 ** 30 bytes, that older snapshots may take, spread over the
+            video; they stay when it is complete, for branches.
 
     Raises:
         ValueError: naming the argument, the rule and the value.
@@ -121,6 +127,9 @@ class VideoRequest:
     threads: int | None = None
     crf: int = 18
     watch_drift: bool = False
+    keep_snapshots: int = 2
+    snapshot_every: float | None = None
+    snapshot_budget: float = 0.0
 
     def __post_init__(self) -> None:
         _set(self, prompt=check_prompt(instance("prompt", self.prompt, str, "a text")))
@@ -149,7 +158,11 @@ class VideoRequest:
             sample=whole_number("sample", self.sample, 0, SEEDS[1]),
             crf=whole_number("crf", self.crf, 1, 51),
             vram=_gigabytes(self.vram),
+            keep_snapshots=whole_number("keep_snapshots", self.keep_snapshots, 0, 1000),
+            snapshot_budget=number("snapshot_budget", self.snapshot_budget, least=0, most=1 << 20),
         )
+        if self.snapshot_every is not None:
+            number("snapshot_every", self.snapshot_every, least=0)
         for name in ("dtype", "vae_dtype"):
             if getattr(self, name) is not None:
                 one_of(name, getattr(self, name), DTYPES)
@@ -167,6 +180,11 @@ class VideoRequest:
     def memory_limit(self) -> int | None:
         """`vram` in bytes; None for `auto`."""
         return None if isinstance(self.vram, str) else int(self.vram * 2**30)
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """`snapshot_budget` in bytes."""
+        return int(self.snapshot_budget * 2**30)
 
     @property
     def length(self) -> dict[str, Any]:

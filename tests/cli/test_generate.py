@@ -523,7 +523,7 @@ def test_an_interrupt_is_one_line_and_keeps_the_partial_video(model: Path, tmp_p
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said.decode().strip().splitlines()[-1] == (
-        "error: interrupted; long.partial.mp4 keeps what is made, --overwrite replaces it"
+        "error: interrupted; long.partial.mp4 keeps what is made, --resume goes on with it"
     )
     assert "Traceback" not in said.decode()
     assert probe(tmp_path / "long.partial.mp4").num_frames > 9

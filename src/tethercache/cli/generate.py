@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
 
 from tethercache.cli import options as given
-from tethercache.cli.failures import Debug, report
-from tethercache.cli.output import quiet_libraries
-from tethercache.cli.progress import finish, say_how, say_made, showing, summary
-from tethercache.cli.stop import leaves
+from tethercache.cli.failures import Debug
+from tethercache.cli.making import carry_out
 from tethercache.prompts import check_prompt, check_text, read_prompts
-from tethercache.render import check, name_videos, prepare
-from tethercache.render.batch import Job, check_names, check_room, made_before
+from tethercache.render import name_videos
+from tethercache.render.batch import Resume
 from tethercache.request import Lora, VideoRequest
-
-if TYPE_CHECKING:
-    from tethercache.render import Order
 
 
 def generate(
@@ -47,6 +38,11 @@ def generate(
     channels_last: given.ChannelsLast = VideoRequest.channels_last,
     crf: given.Crf = VideoRequest.crf,
     watch_drift: given.WatchDrift = VideoRequest.watch_drift,
+    keep_snapshots: given.KeepSnapshots = VideoRequest.keep_snapshots,
+    snapshot_every: given.SnapshotEvery = None,
+    snapshot_budget: given.SnapshotBudget = VideoRequest.snapshot_budget,
+    resume: given.Resume = False,
+    resume_anyway: given.ResumeAnyway = False,
     overwrite: given.Overwrite = False,
     as_json: given.AsJson = False,
     debug: Debug = False,
@@ -83,56 +79,17 @@ def generate(
         threads=threads,
         crf=crf,
         watch_drift=watch_drift,
+        keep_snapshots=keep_snapshots,
+        snapshot_every=snapshot_every,
+        snapshot_budget=snapshot_budget,
     )
     jobs = name_videos(request, texts, num_samples, output)
-    blocked = check_names(jobs, overwrite=overwrite)
-    checked = check(request)
-    quiet_libraries()
-    order = prepare(checked)
-    kept = made_before(jobs, order, blocked, overwrite=overwrite)
-    failed = [path for path in blocked if path not in kept]
-    for path in failed:
-        if len(jobs) == 1:
-            raise blocked[path]
-        report(blocked[path])
-    left = [job for job in jobs if job.path not in {*blocked, *kept}]
-    made = _make(left, order, failed, overwrite, several=len(jobs) > 1) if left else []
-    finish(made, kept, failed, as_json=as_json)
-
-
-def _make(
-    jobs: Sequence[Job], order: Order, failed: list[Path], overwrite: bool, *, several: bool
-) -> list[dict[str, Any]]:
-    """Make videos, and say what was made; those of several that fail are added to `failed`."""
-    from tethercache.render import load
-    from tethercache.video import command_line
-
-    check_room(jobs, order)
-    if several:
-        jobs[0].path.parent.mkdir(parents=True, exist_ok=True)
-    loaded = load(order, [job.request.prompt for job in jobs])
-    console, made = Console(stderr=True), []
-    say_how(console, loaded)
-    for job in jobs:
-        try:
-            with showing(console, job.path, loaded) as show:
-                record = loaded.make(
-                    job.request,
-                    job.path,
-                    overwrite=overwrite,
-                    command=command_line(keep=job.request.prompt),
-                    told=show,
-                )
-        except Exception as error:
-            if not several:
-                raise
-            report(error, where=str(job.path))  # the next one may well be made
-            failed.append(job.path)
-        else:
-            made.append(summary(job, record))
-            say_made(made[-1], order.policy)
-        leaves("")
-    return made
+    carry_out(
+        jobs,
+        overwrite=overwrite,
+        resume=Resume.ANYWAY if resume_anyway else Resume.YES if resume else Resume.NO,
+        as_json=as_json,
+    )
 
 
 def _read_prompts(prompt: str | None, file: Path | None) -> list[str]:

@@ -57,17 +57,20 @@ def showing(console: Console, path: Path, loaded: Loaded) -> Iterator[Callable[[
         TextColumn("left"),
         TextColumn("{task.fields[drift]}"),
     )
-    from tethercache.video.writer import partial_path
+    from tethercache.video.target import partial_path
 
     with Progress(*columns, console=console, transient=True) as progress:
         chunks = loaded.order.plan.chunks.num_chunks
         task = progress.add_task(printable(path.name), total=chunks, frames=0, drift="")
 
         def show(recording: Recording) -> None:
-            leaves(f"{partial_path(path)} keeps what is made, --overwrite replaces it")
+            leaves(f"{partial_path(path)} keeps what is made, --resume goes on with it")
             drift = recording.drift
             progress.update(
-                task, advance=1, frames=recording.num_frames, drift=f"· {drift}" if drift else ""
+                task,
+                completed=recording.chunks,
+                frames=recording.num_frames,
+                drift=f"· {drift}" if drift else "",
             )
 
         yield show

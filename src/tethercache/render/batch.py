@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from tethercache.render.record import Description
 
 MAX_VIDEOS = 100_000
+
+
+class Resume(StrEnum):
+    """Whether to go on with a video that broke off."""
+
+    NO = "no"
+    YES = "yes"
+    ANYWAY = "anyway"
+    """Also with other software or hardware."""
+
 
 _DEVICES = {
     "con",
@@ -108,8 +119,15 @@ def check_folder(folder: Path) -> None:
         raise PermissionError(errno.EACCES, message, str(existing))
 
 
-def check_names(jobs: Sequence[Job], *, overwrite: bool) -> dict[Path, OSError]:
+def check_names(
+    jobs: Sequence[Job], *, overwrite: bool, resume: Resume = Resume.NO
+) -> dict[Path, OSError]:
     """Check where videos go.
+
+    Args:
+        jobs: the videos.
+        overwrite: replace what is there.
+        resume: whether to go on with what broke off, and to leave alone what is complete.
 
     Returns:
         What stands in the way of some of several, by their paths: the others can be made; or of
@@ -129,9 +147,12 @@ def check_names(jobs: Sequence[Job], *, overwrite: bool) -> dict[Path, OSError]:
     blocked = {}
     for job in jobs:
         try:
-            check_recording(job.path, overwrite=overwrite)
+            check_recording(job.path, overwrite=overwrite, resume=resume is not Resume.NO)
         except OSError as error:
-            if len(jobs) == 1 and unnamed(job.path) is None:
+            may_be_made = unnamed(job.path) is not None or (
+                resume is not Resume.NO and job.path.is_file()
+            )
+            if len(jobs) == 1 and not may_be_made:
                 raise
             blocked[job.path] = error
     return blocked
@@ -151,11 +172,23 @@ def made_before(
     from tethercache.render.record import describe
 
     asked = describe(order, jobs[0].path.parent)
-    return [
-        job.path
+    kept = [
+        job
         for job in jobs
         if _complete(job, asked, overwrite) or (job.path in blocked and _is_made(job, asked))
     ]
+    for job in kept:
+        _tidy(job)
+    return [job.path for job in kept]
+
+
+def _tidy(job: Job) -> None:
+    """Remove the snapshots that a run which broke off at its very end has left."""
+    from tethercache.render.snapshots import Snapshots, snapshot_folder
+    from tethercache.video.target import partial_path
+
+    if not partial_path(job.path).exists():
+        Snapshots(snapshot_folder(job.path), budget=job.request.snapshot_bytes).finish()
 
 
 def _is_made(job: Job, asked: Description) -> bool:

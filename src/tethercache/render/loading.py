@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,20 @@ from tethercache.conditioning import cut_off
 from tethercache.fit import Execution, Machine, Placement, Wishes, choose, measure
 from tethercache.fit.execution import choose_attention, overlap_choices, use_threads
 from tethercache.pipeline import CausalVideoPipeline
+from tethercache.render.batch import Resume
+from tethercache.render.durable import Saver, open_recording, write_frames
 from tethercache.render.order import Order
 from tethercache.render.prefix import encode_prefix, warn_of_rate
 from tethercache.render.record import describe, shared
-from tethercache.render.recording import Recording
+from tethercache.render.recording import Recording, Segment
 from tethercache.render.render import Render
+from tethercache.render.snapshots import Snapshots, snapshot_folder
 from tethercache.request import VideoRequest
 from tethercache.video import Sidecar, TileSize
 from tethercache.video import channels_last as lay_out
 
 
-def load(order: Order, prompts: Iterable[str]) -> Loaded:
+def load(order: Order, prompts: Iterable[str], *, like: Sidecar | None = None) -> Loaded:
     """Choose how an order fits, load its model and encode its prompts.
 
     The text encoder is used first and freed before the others are on the device. PyTorch's threads
@@ -36,6 +39,8 @@ def load(order: Order, prompts: Iterable[str]) -> Loaded:
     Args:
         order: what to make.
         prompts: those of all videos that will be asked for.
+        like: choose number formats and threads as in this record, where the request leaves them
+            open: its video shall go on.
 
     Raises:
         NotEnoughMemoryError: if it does not fit; nothing was loaded.
@@ -46,9 +51,12 @@ def load(order: Order, prompts: Iterable[str]) -> Loaded:
     if order.clip is not None:
         warn_of_rate(order.clip, order.parts.settings)
     sizes = measure(order.parts)
-    use_threads(request.threads, order.device, sizes.activations)
+    threads, dtype = request.threads, request.dtype
+    if like is not None:
+        threads, dtype = threads or like.settings.get("threads"), dtype or like.dtype
+    use_threads(threads, order.device, sizes.activations)
     wishes = Wishes(
-        dtype=request.dtype,
+        dtype=dtype,
         vae_dtype=request.vae_dtype,
         limit=request.memory_limit,
         overlap=overlap_choices(request.execution, order.device),
@@ -139,9 +147,8 @@ class Loaded:
             **request.length,
         )
         decoder = self.pipe.decoder(tile=size, execution=self.execution)
-        plan = self.order.plan
-        frames = self.pipe.frames(rollout, decoder, plan.num_frames, self.execution)
-        return Render(request, plan, rollout, decoder, frames)
+        decode = partial(self.pipe.frames, execution=self.execution)
+        return Render(request, self.order.plan, rollout, decoder, decode)
 
     def make(
         self,
@@ -149,17 +156,21 @@ class Loaded:
         path: Path,
         *,
         overwrite: bool = False,
+        resume: Resume = Resume.NO,
         command: Sequence[str] = (),
         told: Callable[[Recording], None] = lambda recording: None,
+        said: Callable[[str], None] = lambda text: None,
     ) -> Sidecar:
-        """Make a video and its files.
+        """Make a video and its files; see `render/durable.py`.
 
         Args:
             request: see `render`.
             path: `NAME.mp4`; the record becomes `NAME.json`.
             overwrite: see `Recording`.
+            resume: whether to go on with what a run that broke off has left.
             command: the command line, for the record.
             told: is called when a chunk of frames is in the file.
+            said: is told where a video goes on.
 
         Returns:
             The record.
@@ -167,14 +178,29 @@ class Loaded:
         Raises:
             OSError: if the files cannot be written.
             NotFiniteError: if the model makes NaN or infinity.
+            OtherRequestError: if the unfinished video is of another request.
+            OtherCircumstancesError: if it was made with other software or hardware.
         """
-        record = self.record(request, path.parent, command)
-        watch = _drift_watch(record.fps) if request.watch_drift else None
-        writing = Recording(path, record, overwrite=overwrite, crf=request.crf, watch=watch)
-        with writing as recording, closing(self.render(request)) as render:
-            for frames in render:
-                recording.write(frames)
-                told(recording)
+        record, segment = self.record(request, path.parent, command), Segment.of(self.pipe.settings)
+        keep, budget = request.keep_snapshots, request.snapshot_bytes
+        snapshots = Snapshots(snapshot_folder(path), keep=keep, budget=budget)
+        with closing(self.render(request)) as render:
+            recording, start = open_recording(
+                path,
+                record,
+                resume,
+                snapshots,
+                overwrite=overwrite,
+                crf=request.crf,
+                watch=_drift_watch(record.fps) if request.watch_drift else None,
+                segment=segment,
+            )
+            with recording:
+                said(start.said)
+                with Saver(snapshots, recording, request.snapshot_every) as saver:
+                    for _ in write_frames(render, recording, saver, start):
+                        told(recording)
+        snapshots.finish()
         return recording.record
 
     def record(self, request: VideoRequest, folder: Path, command: Sequence[str] = ()) -> Sidecar:
@@ -201,6 +227,7 @@ class Loaded:
                 "flow_shift": self.pipe.scheduler.config.shift,
                 "threads": torch.get_num_threads(),
                 "text_encoder_device": self.placement.text_encoder,
+                "cpu": torch.backends.cpu.get_cpu_capability(),
                 **asked.settings,
                 **self._unusual(),
                 **({"prompt_cut_off": unread} if unread else {}),

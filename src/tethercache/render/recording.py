@@ -11,6 +11,9 @@ What is on disk, in this order:
 
 So wherever this breaks off, a video has its record; and one whose frames are all made can be
 completed without making them again.
+
+The video is written in segments of a fixed number of chunks. At the borders between them the state
+of a recording can be kept, and a recording can go on from it; see `render/durable.py`.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import av
 import numpy as np
@@ -34,9 +39,12 @@ from tethercache.files import (
     open_existing,
     remove_open,
     write_all,
+    write_atomically,
 )
+from tethercache.models import Settings
+from tethercache.state import State
 from tethercache.video.frames import Frames
-from tethercache.video.mp4 import DEFAULT_CRF, count_frames
+from tethercache.video.mp4 import DEFAULT_CRF, KEYFRAME_SECONDS, count_frames
 from tethercache.video.sidecar import (
     FrameHasher,
     Sidecar,
@@ -45,7 +53,8 @@ from tethercache.video.sidecar import (
     read_sidecar,
     sidecar_path,
 )
-from tethercache.video.writer import VideoWriter, check_target, finish, partial_path
+from tethercache.video.target import check_target, partial_path
+from tethercache.video.writer import Position, VideoWriter, finish
 
 if TYPE_CHECKING:
     from tethercache.evaluation.watch import DriftWatch
@@ -54,9 +63,34 @@ _ROOM_FOR_NOTES = 16 << 10
 _ROOM_FOR_A_HASH = 80
 
 
-def check_recording(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+@dataclass(frozen=True)
+class Segment:
+    """How a video is cut into pieces that are encoded independently of each other.
+
+    Attributes:
+        chunks: in a segment.
+        keyframe_every: frames from one keyframe to the next, in a segment.
+    """
+
+    chunks: int
+    keyframe_every: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Segment:
+        """The fewest chunks that last as long as players expect between two keyframes.
+
+        It depends on the model alone, so that videos of one request are cut in the same places.
+        """
+        frames, usual = 4 * settings.chunk_size, KEYFRAME_SECONDS * settings.fps
+        chunks = -(-usual // frames)
+        return cls(chunks, chunks * frames if chunks > 1 else min(frames, usual))
+
+
+def check_recording(
+    path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool = False
+) -> Path:
     """Refuse a video path if the video or its record cannot be written; see `check_target`."""
-    path = check_target(path, overwrite=overwrite)
+    path = check_target(path, overwrite=overwrite, resume=resume)
     check_free(sidecar_path(path), overwrite=overwrite)
     check_free(sidecar_path(partial_path(path)), overwrite=True)
     return path
@@ -68,6 +102,11 @@ class Recording(Completed):
     Use it as a context manager. Leaving the block normally gives both their names; an exception
     leaves the playable `NAME.partial.mp4` behind, and beside it the record of what was asked for.
 
+    Attributes:
+        record: what is known of the video so far.
+        chunks: how many are in the file.
+        segment: how the video is cut.
+
     Args:
         path: `NAME.mp4`.
         record: what is known before the first frame. What comes out is filled in: hashes of the
@@ -76,6 +115,12 @@ class Recording(Completed):
             run that broke off has left at once.
         crf: x264's quality.
         watch: is shown the frames; what it finds goes into the record.
+        segment: how the video is cut; None: not at all.
+        start: what `state_dict` of another recording of this video returned: go on from there, with
+            its partial file.
+
+    Raises:
+        LostFramesError: the partial file does not hold the frames before `start`.
     """
 
     def __init__(
@@ -86,13 +131,17 @@ class Recording(Completed):
         overwrite: bool = False,
         crf: int = DEFAULT_CRF,
         watch: DriftWatch | None = None,
+        segment: Segment | None = None,
+        start: Mapping[str, Any] | None = None,
     ) -> None:
         self.record = record
+        self.chunks = 0
+        self.segment = segment
         self._watch = watch
         self._overwrite = overwrite
         self._started = time.perf_counter()
         self._hasher = FrameHasher()
-        check_recording(path, overwrite=overwrite)
+        check_recording(path, overwrite=overwrite, resume=start is not None)
         self._writer = VideoWriter(
             path,
             fps=record.fps,
@@ -100,26 +149,73 @@ class Recording(Completed):
             height=record.height,
             overwrite=overwrite,
             crf=crf,
+            keyframe_every=None if segment is None else segment.keyframe_every,
+            start=None if start is None else Position(**start["position"]),
         )
         self.path = self._writer.path
         self._record_path = sidecar_path(self._writer.partial_path)
         try:
-            self._record_path.unlink(missing_ok=True)  # without its video
-            self._reserve()
+            if start is None:
+                self._record_path.unlink(missing_ok=True)  # without its video
+                self._reserve()
+            else:
+                self._go_on(start)
         except BaseException:
             self._writer.abandon()
             raise
 
     def _reserve(self) -> None:
         """Write the record as far as it is known, and take the room on the disk for the rest."""
-        room = _ROOM_FOR_A_HASH * len(self.record.chunk_sizes) + _ROOM_FOR_NOTES
-        self._file = create(self._record_path)
+        self._file: BinaryIO = create(self._record_path)
         try:
             with disk_full_advice(self._record_path, "free some space and run again"):
-                write_all(self._file, dump_sidecar(self.record) + b" " * room)
+                write_all(self._file, self._with_room())
         except BaseException:
             self._discard()
             raise
+
+    def _with_room(self) -> bytes:
+        room = _ROOM_FOR_A_HASH * len(self.record.chunk_sizes) + _ROOM_FOR_NOTES
+        return dump_sidecar(self.record) + b" " * room
+
+    def _go_on(self, start: Mapping[str, Any]) -> None:
+        write_atomically(self._record_path, self._with_room())
+        self._file = open_existing(self._record_path)
+        self._load(start)
+        self._started = time.perf_counter() - start["seconds"]
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.chunks = state["chunks"]
+        self._hasher.load_state_dict(state["hashes"])
+        if self._watch is not None:
+            self._watch.load_state_dict(state["watch"])
+
+    def at_border(self, chunks: int) -> bool:
+        """Whether a segment ends after so many chunks."""
+        return self.segment is not None and not chunks % self.segment.chunks
+
+    def state_dict(self) -> State:
+        """All that has to be remembered where a segment begins; see `tethercache.state`."""
+        return {
+            "chunks": self.chunks,
+            "position": asdict(self._writer.position()),
+            "hashes": self._hasher.state_dict(),
+            "watch": None if self._watch is None else self._watch.state_dict(),
+            "seconds": time.perf_counter() - self._started,
+        }
+
+    def rewind(self, state: Mapping[str, Any]) -> None:
+        """Forget what was written since `state_dict` returned this state.
+
+        Raises:
+            LostFramesError: the partial file was changed by somebody else.
+        """
+        self._writer.rewind(Position(**state["position"]))
+        self._load(state)
+
+    def sync(self) -> None:
+        """Wait until the disk has all frames that were written."""
+        self._writer.sync()
 
     @property
     def num_frames(self) -> int:
@@ -133,7 +229,10 @@ class Recording(Completed):
 
     def write(self, frames: Frames) -> None:
         """Append a chunk of frames, uint8 RGB `[F, height, width, 3]`; see `VideoWriter.write`."""
+        if self.chunks and self.at_border(self.chunks):
+            self._writer.begin_segment()
         self._writer.write(frames)
+        self.chunks += 1
         self._hasher.update(frames)
         if self._watch is not None:
             self._watch.update(np.asarray(frames))

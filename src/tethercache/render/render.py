@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tethercache.state import State, check_fits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,9 +14,25 @@ if TYPE_CHECKING:
     from tethercache.rollout import Rollout
     from tethercache.video import PreviewDecoder, StreamingDecoder
 
+STATE_VERSION = 1
+
+
+class Decode(Protocol):
+    """How what a rollout still makes becomes frames; see `CausalVideoPipeline.frames`."""
+
+    def __call__(
+        self, chunks: Generator[Tensor, None, None], decoder: Any, num_frames: int
+    ) -> Generator[Tensor, None, None]:
+        """Uint8 frames `[1, F, H, W, 3]`, `num_frames` at most."""
+
 
 class Render:
     """A video in the making: its frames, chunk by chunk; memory does not grow with its length.
+
+    Between two chunks lies a border. The state there is everything that the coming frames depend
+    on; it is kept where `wanted` asks for it, and `restore` goes on from it, bit for bit. (A chunk
+    may be denoised while the one before is decoded, so the state of a border has to be asked for
+    before the border is reached.)
 
     Close it, or use it up: it holds the model until then.
 
@@ -23,7 +41,13 @@ class Render:
         plan: its chunks and its length.
         rollout: makes its latents.
         decoder: decodes them.
-        frames: what becomes of both, uint8 `[1, F, H, W, 3]`; see `CausalVideoPipeline.frames`.
+        decode: what becomes of both.
+
+    Attributes:
+        wanted: is asked, when the latents of a chunk are made, whether the state behind the chunk
+            shall be kept; it is told how many chunks there are then.
+        chunks_made: chunks whose frames were given out.
+        frames_made: frames that were given out.
     """
 
     def __init__(
@@ -32,21 +56,89 @@ class Render:
         plan: VideoPlan,
         rollout: Rollout,
         decoder: StreamingDecoder | PreviewDecoder,
-        frames: Generator[Tensor, None, None],
+        decode: Decode,
     ) -> None:
         self.request = request
         self.plan = plan
         self.rollout = rollout
         self.decoder = decoder
-        self._frames = frames
+        self.wanted: Callable[[int], bool] = lambda chunks: False
+        self.chunks_made = 0
+        self.frames_made = 0
+        self._decode = decode
+        self._states: dict[int, State] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        """Let frames come from where rollout and decoder are."""
+        left = self.plan.num_frames - self.frames_made
+        self._states.clear()
+        self._decoded = self.chunks_made
+        self._frames = self._decode(self._latents(), _Decoding(self), left)
+
+    def _latents(self) -> Generator[Tensor, None, None]:
+        """The latents of all chunks that are left; keeps the states that are wanted."""
+        for latents in self.rollout.rest():
+            made = self.rollout.chunks_made
+            if self.wanted(made):
+                self._states[made] = {"rollout": self.rollout.state_dict()}
+            yield latents
+
+    def decode_next(self, latents: Tensor) -> Tensor:
+        """Decode a chunk; adds what the decoder remembers to the state behind it, if it is kept."""
+        frames = self.decoder.decode(latents)
+        self._decoded += 1
+        if self._decoded in self._states:
+            self._states[self._decoded]["decoder"] = self.decoder.state_dict()
+        return frames
 
     def __iter__(self) -> Iterator[Tensor]:
         return self
 
     def __next__(self) -> Tensor:
         """The next chunk of frames, uint8 `[F, H, W, 3]` on the CPU."""
-        return next(self._frames)[0]
+        frames = next(self._frames)[0]
+        self.chunks_made += 1
+        self.frames_made += len(frames)
+        return frames
+
+    def take_state(self) -> State | None:
+        """The state at the border just reached, if it was wanted; None if not.
+
+        It is given out once.
+        """
+        kept = self._states.pop(self.chunks_made, None)
+        if kept is None:
+            return None
+        numbers = {"chunks_made": self.chunks_made, "frames_made": self.frames_made}
+        return {"made_for": {"version": STATE_VERSION}, **numbers, **kept}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a border of this request, or of one that agrees with it up to there.
+
+        Args:
+            state: what `take_state` returned, of this or another `Render`. Its tensors are copied.
+
+        Raises:
+            ValueError: naming what differs.
+        """
+        check_fits("render", state, {"version": STATE_VERSION})
+        self._frames.close()
+        self.rollout.load_state_dict(state["rollout"])
+        self.decoder.load_state_dict(state["decoder"])
+        self.chunks_made, self.frames_made = state["chunks_made"], state["frames_made"]
+        self._begin()
 
     def close(self) -> None:
         """Stop here and leave the model as it was."""
         self._frames.close()
+
+
+class _Decoding:
+    """The decoder of a render, as the stream of frames calls it."""
+
+    def __init__(self, render: Render) -> None:
+        self._render = render
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self._render.decode_next(latents)

@@ -23,16 +23,20 @@ from tethercache.video.sidecar import (
     sidecar_path,
     write_sidecar,
 )
-from tethercache.video.writer import VideoWriter, check_target
+from tethercache.video.target import check_target
+from tethercache.video.writer import LostFramesError, Position, VideoWriter
 
 if TYPE_CHECKING:
     from tethercache.video.decode import StreamingDecoder, TileSize, channels_last, to_uint8
-    from tethercache.video.overlap import decoded, first, overlapped
+    from tethercache.video.overlap import Decoder, decoded, first, overlapped
     from tethercache.video.preview import PreviewDecoder
 
 __all__ = [
+    "Decoder",
     "DiskFullError",
     "FrameHasher",
+    "LostFramesError",
+    "Position",
     "PreviewDecoder",
     "Sidecar",
     "SidecarError",
@@ -61,6 +65,7 @@ __all__ = [
 __getattr__ = exports(
     __name__,
     {
+        "Decoder": "overlap",
         "PreviewDecoder": "preview",
         "StreamingDecoder": "decode",
         "TileSize": "decode",

@@ -27,7 +27,7 @@ from tethercache.video.colour import ToYuv
 
 DEFAULT_CRF = 18
 _BT709 = 1  # H.273: the same code for primaries, transfer and matrix
-_KEYFRAME_SECONDS = 2
+KEYFRAME_SECONDS = 2
 _BYTES_A_PIXEL = 0.03  # at the default quality: 0.026 to 0.065 on generated videos of 832x480
 _FRAGMENTED = "empty_moov+default_base_moof+frag_custom+frag_discont+skip_trailer"
 
@@ -45,6 +45,7 @@ class FragmentEncoder:
         height: pixels, even.
         crf: x264's quality, 1 (best) to 51.
         first_frame: number of the first frame that will be encoded.
+        keyframe_every: frames from one keyframe to the next; None: two seconds.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class FragmentEncoder:
         *,
         crf: int = DEFAULT_CRF,
         first_frame: int = 0,
+        keyframe_every: int | None = None,
     ) -> None:
         self.num_frames = first_frame
         self._frame_time = 1 / fps
@@ -69,7 +71,7 @@ class FragmentEncoder:
         encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
         encoder.time_base = self._frame_time
         encoder.thread_count = 1
-        encoder.gop_size = max(1, round(_KEYFRAME_SECONDS * fps))
+        encoder.gop_size = keyframe_every or max(1, round(KEYFRAME_SECONDS * fps))
         encoder.color_range = ColorRange.MPEG
         encoder.colorspace = encoder.color_primaries = encoder.color_trc = _BT709
         encoder.options = {"preset": "veryfast", "tune": "zerolatency", "crf": str(crf)}

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from tethercache.video.decode import StreamingDecoder, to_uint8
-from tethercache.video.preview import PreviewDecoder
+from tethercache.video.decode import to_uint8
+
+
+class Decoder(Protocol):
+    """What decodes one stream of latents, such as a `StreamingDecoder`."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Frames in [-1, 1] `[B, 3, F_pixel, H, W]` of the next latents `[B, C, F, h, w]`."""
 
 
 def overlapped(
@@ -61,7 +68,7 @@ def overlapped(
 @torch.no_grad()
 def decoded(
     chunks: Generator[Tensor, None, None],
-    decoder: StreamingDecoder | PreviewDecoder,
+    decoder: Decoder,
     num_frames: int,
     *,
     overlap: bool,

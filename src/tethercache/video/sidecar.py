@@ -181,12 +181,17 @@ def sidecar_path(video: str | os.PathLike[str]) -> Path:
     return path.with_suffix(".json")
 
 
-def dump_sidecar(sidecar: Sidecar) -> bytes:
-    """The record as JSON."""
+def sidecar_object(sidecar: Sidecar) -> dict[str, Any]:
+    """The record as an object of JSON."""
     record = asdict(sidecar)
     fps = sidecar.fps
     record["fps"] = fps.numerator if fps.denominator == 1 else str(fps)
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    return record
+
+
+def dump_sidecar(sidecar: Sidecar) -> bytes:
+    """The record as JSON."""
+    text = json.dumps(sidecar_object(sidecar), indent=2, ensure_ascii=False) + "\n"
     return text.encode(errors="backslashreplace")  # what is no character, JSON writes the same way
 
 
@@ -212,6 +217,20 @@ def read_sidecar(path: str | os.PathLike[str]) -> Sidecar:
         record = read_object(path, MAX_BYTES)
     except ValueError as error:
         raise SidecarError(f"{path} is no record: {error}") from error
+    return sidecar_from(record, path)
+
+
+def sidecar_from(record: dict[str, Any], path: os.PathLike[str] | str = "the record") -> Sidecar:
+    """The record that an object of JSON is; `sidecar_object` reversed.
+
+    Args:
+        record: the object; it is left alone.
+        path: what to call it in messages.
+
+    Raises:
+        SidecarError: see `read_sidecar`.
+    """
+    record = dict(record)
     found = record.get("schema_version")
     if type(found) is not int or not _FIRST <= found <= SCHEMA_VERSION:
         raise SidecarError(f"{path} has schema_version {_shown(found)}, not {SCHEMA_VERSION}")

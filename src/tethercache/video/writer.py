@@ -7,6 +7,10 @@ with its index in front, without encoding anything again, and that takes the par
 and then the final name. So nothing but a complete video ever stands under the final name, and a
 partial file that was complete stays so, wherever this breaks off.
 
+A video may be written in segments, each by an encoder of its own. Between two of them lie its
+`Position`s: a file that broke off is cut back to one and goes on from there, and ends as the same
+bytes as if it had never stopped.
+
 The partial file is locked while it is written, so that two runs cannot share it; and what a run
 that broke off has left in it is replaced only if the caller says so.
 """
@@ -14,16 +18,17 @@ that broke off has left in it is replaced only if the caller says so.
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
-import av
-
-from tethercache.arguments import as_path, positive, whole_number
+from tethercache.arguments import positive, whole_number
+from tethercache.errors import TetherCacheError
 from tethercache.files import (
     Completed,
     check_free,
@@ -36,8 +41,10 @@ from tethercache.files import (
     write_all,
 )
 from tethercache.video.frames import Frames, as_frames
-from tethercache.video.mp4 import DEFAULT_CRF, FragmentEncoder, count_frames, remux
+from tethercache.video.mp4 import DEFAULT_CRF, FragmentEncoder, remux
+from tethercache.video.target import check_partial, check_target, partial_path
 
+_COPIED = 1 << 20  # bytes read at a time
 _FULL = (
     "the video is not complete; free some space and run again with `overwrite`, "
     "or choose another folder"
@@ -48,65 +55,23 @@ _FULL_AT_THE_END = (
 )
 
 
-def partial_path(path: str | os.PathLike[str]) -> Path:
-    """Where the video `NAME.mp4` is written until it is complete: `NAME.partial.mp4`."""
-    return as_path("path", path).with_suffix(".partial.mp4")
+class LostFramesError(TetherCacheError):
+    """A partial file does not hold what it held at a `Position`."""
 
 
-def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Refuse a video path that cannot be written, before any work is done.
+@dataclass(frozen=True)
+class Position:
+    """A place between two segments of a partial file.
 
-    Raises:
-        ValueError: the name does not end in `.mp4` or is too long.
-        FileExistsError: another run is writing this video; or the file exists, or its partial file
-            with frames in it, and `overwrite` is false; or one of them is no ordinary file.
-        OSError: the folder is missing, is no folder or cannot be written.
+    Attributes:
+        num_frames: frames before it.
+        size: bytes before it.
+        sha256: of these bytes, in hexadecimal.
     """
-    path = as_path("path", path)
-    if path.suffix != ".mp4":
-        raise ValueError(f"`path` must end in .mp4, got {str(path)!r}")
-    folder = path.parent
-    if not folder.exists():
-        raise FileNotFoundError(errno.ENOENT, "no such folder; create it first", str(folder))
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "no permission to write in this folder", str(folder))
-    check_free(path, overwrite=overwrite)
-    check_free(partial_path(path), overwrite=True)
-    _check_partial(partial_path(path), overwrite)
-    return path
 
-
-def _check_partial(path: Path, overwrite: bool, *, remove: bool = False) -> None:
-    """Refuse a partial file that another run is writing, or that an earlier one has left.
-
-    Args:
-        path: where it would be.
-        overwrite: accept what an earlier run has left; if it holds no frames, it always is.
-        remove: delete that, if it is accepted.
-    """
-    try:
-        file = open_existing(path)
-    except FileNotFoundError:
-        return
-    with file:
-        lock(file, path)
-        if not overwrite and _holds_anything(file):
-            message = "an unfinished video is here and `overwrite` is off; move it away to keep it"
-            raise FileExistsError(errno.EEXIST, message, str(path))
-        if remove:
-            remove_open(file, path)
-
-
-def _holds_anything(file: BinaryIO) -> bool:
-    """Whether there are frames in a partial file, or something else that we have not written."""
-    if not os.fstat(file.fileno()).st_size:
-        return False
-    try:
-        return count_frames(file) > 0
-    except av.FFmpegError:
-        return True
+    num_frames: int
+    size: int
+    sha256: str
 
 
 class VideoWriter(Completed):
@@ -128,6 +93,12 @@ class VideoWriter(Completed):
             off has left in the partial file at once.
         crf: x264's quality, 1 (best) to 51; 18 is visually lossless. (0 would be a format that
             few players know.)
+        keyframe_every: frames from one keyframe to the next; None: two seconds.
+        start: go on from here with the partial file of a run that broke off; what is behind it is
+            cut off.
+
+    Raises:
+        LostFramesError: the partial file is not as it was at `start`; it is left alone.
     """
 
     def __init__(
@@ -139,6 +110,8 @@ class VideoWriter(Completed):
         height: int,
         overwrite: bool = False,
         crf: int = DEFAULT_CRF,
+        keyframe_every: int | None = None,
+        start: Position | None = None,
     ) -> None:
         positive("fps", fps)
         for name, size in (("width", width), ("height", height)):
@@ -148,7 +121,7 @@ class VideoWriter(Completed):
                     "for each 2x2 pixels"
                 )
         whole_number("crf", crf, 1, 51)
-        self.path = check_target(path, overwrite=overwrite)
+        self.path = check_target(path, overwrite=overwrite, resume=start is not None)
         self.partial_path = partial_path(path)
         self.fps = Fraction(fps)
         if isinstance(fps, float):
@@ -157,17 +130,79 @@ class VideoWriter(Completed):
         self.height = height
         self.num_frames = 0
         self._overwrite = overwrite
+        self._crf = crf
+        self._keyframe_every = keyframe_every
         self._complete = False
         self._size = 0  # bytes of the file that are whole boxes
-        self._encoder = FragmentEncoder(self.fps, width, height, crf=crf)
-        _check_partial(self.partial_path, overwrite, remove=True)
-        self._file = create(self.partial_path)
+        self._digest = hashlib.sha256()  # of these bytes
+        self._encoder = self._new_encoder()
+        if start is not None:
+            self._reopen(start)
+            return
+        check_partial(self.partial_path, overwrite, remove=True)
+        self._file: BinaryIO = create(self.partial_path)
         try:
             lock(self._file, self.partial_path)
             self._append(self._encoder.header)
         except BaseException:
             remove_open(self._file, self.partial_path)
             raise
+
+    def _new_encoder(self) -> FragmentEncoder:
+        return FragmentEncoder(
+            self.fps,
+            self.width,
+            self.height,
+            crf=self._crf,
+            first_frame=self.num_frames,
+            keyframe_every=self._keyframe_every,
+        )
+
+    def _reopen(self, start: Position) -> None:
+        """Open the partial file of a run that broke off, and go on from `start`."""
+        try:
+            self._file = open_existing(self.partial_path)
+        except FileNotFoundError as error:
+            raise LostFramesError(f"{self.partial_path} is not there any more") from error
+        try:
+            lock(self._file, self.partial_path)
+            self.rewind(start)
+        except BaseException:
+            self._encoder.close()
+            self._file.close()
+            raise
+
+    def position(self) -> Position:
+        """Where the file ends."""
+        return Position(self.num_frames, self._size, self._digest.hexdigest())
+
+    def begin_segment(self) -> None:
+        """Let another encoder, which knows nothing of the frames so far, go on from here."""
+        self._encoder.close()
+        self._encoder = self._new_encoder()
+
+    def rewind(self, position: Position) -> None:
+        """Cut off what is behind a position, and begin a segment there.
+
+        Raises:
+            LostFramesError: the file is not as it was at `position`; it is left alone.
+        """
+        digest, left = hashlib.sha256(), position.size
+        self._file.seek(0)
+        while left and (part := self._file.read(min(left, _COPIED))):
+            digest.update(part)
+            left -= len(part)
+        if left or digest.hexdigest() != position.sha256:
+            raise LostFramesError(
+                f"{self.partial_path} is not what it was when it had {position.num_frames} frames"
+            )
+        self._file.truncate(position.size)
+        self.num_frames, self._size, self._digest = position.num_frames, position.size, digest
+        self.begin_segment()
+
+    def sync(self) -> None:
+        """Wait until the disk has everything that was written, so that a power cut spares it."""
+        os.fsync(self._file.fileno())
 
     def write(self, frames: Frames) -> None:
         """Append frames; when this returns they are in the file.
@@ -209,6 +244,7 @@ class VideoWriter(Completed):
             self._file.seek(self._size + 4)
             write_all(self._file, boxes[4:8])
         self._size += len(boxes)
+        self._digest.update(boxes)
 
     def _check_place(self) -> None:
         if not is_at(self._file, self.partial_path):
