@@ -58,6 +58,7 @@ def test_what_a_request_leaves_out_has_its_default() -> None:
 def test_the_flags_take_their_defaults_from_the_request() -> None:
     names = {"compiled": "compile", "lora": "loras"}
     own = {"prompt", "prompts", "num_samples", "output", "overwrite", "as_json", "debug"}
+    own |= {"resume", "resume_anyway"}
     flags = {
         names.get(name, name): parameter.default
         for name, parameter in inspect.signature(generate).parameters.items()
