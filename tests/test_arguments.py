@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
-from tethercache.arguments import as_path
+from tethercache.arguments import as_path, fits
 from tethercache.evaluation.measure import measure_video
 from tethercache.evaluation.report import prepare_folder
 from tethercache.evaluation.vbench.results import read_results
@@ -56,3 +57,31 @@ def test_what_is_no_path_is_refused(value: object) -> None:
 @pytest.mark.parametrize("value", ["", "a b/é", os.fsdecode(b"W\xfcrfel"), Path("a")])
 def test_a_path_is_as_it_was_given(value: str | Path) -> None:
     assert as_path("output", value) == Path(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "does"),
+    [
+        (1, int, True),
+        (True, int, False),
+        (1.0, int, False),
+        (1, float, True),
+        (10**400, float, False),
+        (float("nan"), float, False),
+        (float("inf"), float, False),
+        ("1", float, False),
+        (None, int | None, True),
+        (None, int, False),
+        ([1, 2], tuple[int, ...], True),
+        ([1, "2"], tuple[int, ...], False),
+        ([0.5, 1], list[float], True),
+        (1, list[int], False),
+        ({"a": [1]}, dict[str, list[int]], True),
+        ({"a": [None]}, dict[str, list[int]], False),
+        ("a", Literal["a", "b"], True),
+        ([], Literal["a", "b"], False),
+        ([], Any, True),
+    ],
+)
+def test_a_value_of_json_has_a_type(value: object, hint: Any, does: bool) -> None:
+    assert fits(value, hint) is does

@@ -122,7 +122,6 @@ class Commands(Kind):
     def take(self, content: bytes) -> str:
         """Run it."""
         how, *arguments = json.loads(content)
-        arguments = [a.replace("\0", "") for a in arguments]  # the system hands on no such thing
         arguments = [os.fsdecode(a.encode(errors="surrogateescape")) for a in arguments]
         status = _in_process(arguments, how == "new")
         said = Path("stderr").read_bytes().decode(errors="surrogateescape")

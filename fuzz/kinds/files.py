@@ -32,10 +32,11 @@ _NAMES = (
     "/", "/dev/null", "/dev/zero", "/dev/full", "/proc/self/mem", "/proc/self/fd/0", "con", "NUL",
     "a:b", "c:\\a", "file:a", "http://127.0.0.1:9/a", "concat:a|b", "pipe:0", "a%d", "%03d", "%s",
     "a*", "[a]", "$(touch EXECUTED)", "`id`", ";id", "'", '"', "\\", "a\nb", "a\tb", "\x1b[2J",
-    "\x7f", "\x80", "\udc80", "\udcff\udcfe", "é", "e\u0301", "日本", "\u202e", "\u2028", "\0",
-    "\ud800", "a" * 243, "a" * 255, "a" * 256, "é" * 127, "a/" * 2000, "owner/name", "owner/name/a",
+    "\x7f", "\x80", "\udc80", "\udcff\udcfe", "é", "e\u0301", "日本", "\u202e", "\u2028",
+    "a" * 243, "a" * 255, "a" * 256, "é" * 127, "a/" * 2000, "owner/name", "owner/name/a",
     "tiny", "a:1", "a:nan", "a:1e400",
 )  # fmt: skip
+_IMPOSSIBLE = ("\0", "\ud800")  # what no command line can hold, but a Python string
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/proc/self/mem", "/proc/self/fd/0")
 _WRITING = ("output", "batch", "report")
 _THERE = (
@@ -60,9 +61,9 @@ class Names(Kind):
 
     def make(self, rng: Random) -> bytes:
         """A name, what has it, and where it is given: a JSON list."""
-        name = rng.choice(_NAMES)
+        name = rng.choice((*_NAMES, *_IMPOSSIBLE))
         if rng.random() < 0.3:
-            name += rng.choice(_NAMES)
+            name += rng.choice((*_NAMES, *_IMPOSSIBLE))
         if rng.random() < 0.1:
             name += mutate.character(rng)
         name += rng.choice(_SUFFIXES)

@@ -12,7 +12,8 @@ import os
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,6 +86,32 @@ def whole_numbers(name: str, values: Any, least: int, most: int) -> tuple[int, .
     """Several whole numbers: a list, a range, an array."""
     given = _items(name, values, "a list of whole numbers")
     return tuple(whole_number(f"{name}[{i}]", value, least, most) for i, value in enumerate(given))
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value of a JSON file has a type; its numbers are finite.
+
+    Args:
+        value: any; a list is also a tuple, and a whole number a float.
+        hint: a type as it stands in a signature.
+    """
+    of, origin = get_args(hint), get_origin(hint)
+    if hint is Any:
+        return True
+    if hint is float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and abs(value) < 1e300  # NaN is not
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if origin is Literal:
+        return value in of
+    if origin in (Union, UnionType):
+        return any(fits(value, part) for part in of)
+    if origin in (list, tuple):
+        return isinstance(value, list) and all(fits(item, of[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(item, of[1]) for item in value.values())
+    return isinstance(value, hint)
 
 
 def texts(name: str, value: Any) -> list[str]:

@@ -24,3 +24,8 @@ def test_auto_is_a_device_that_can_compute_a_video(monkeypatch: pytest.MonkeyPat
         pick_device("mps")
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
     assert pick_device("auto") == "cuda"
+
+
+def test_a_device_that_gives_no_numbers_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`device` \(meta\) cannot be used here"):
+        pick_device("meta")

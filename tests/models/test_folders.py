@@ -79,13 +79,19 @@ def test_only_known_classes_are_made(folder: Path, part: str, entry: Any, messag
         ("transformer/config.json", {"num_layers": 999}, "missing .blocks.2.scale"),
         ("transformer/config.json", {"rope_max_seq_len": 10**12}, "`rope_max_seq_len`"),
         ("transformer/config.json", {"eps": float("nan")}, r"`eps` \(nan\) must be a finite"),
+        ("transformer/config.json", {"eps": "1e-6"}, r"`eps` \('1e-6'\) must be of the type float"),
+        ("transformer/config.json", {"eps": None}, r"`eps` \(None\) must be of the type float"),
         ("transformer/config.json", {"patch_size": [1] * 2000}, r"`len\(patch_size\)`"),
         ("vae/config.json", {"base_dim": 1024}, "of another shape"),
         ("vae/config.json", {"dim_mult": [1] * 900}, "cannot load|missing"),
+        ("vae/config.json", {"dropout": "0"}, "`dropout`"),
+        ("vae/config.json", {"temperal_downsample": [1.5, True]}, "`temperal_downsample`"),
         ("vae/config.json", {"latents_mean": [0.0]}, r"`latents_mean` \(1\) must be `z_dim`"),
         ("vae/config.json", {"latents_std": [1.0, 0.0, 1.0, 1.0]}, "`latents_std` must be above"),
         ("vae/config.json", {"scale_factor_spatial": 8}, "must be the 4 of its layers"),
         ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**10}, "must be a whole"),
+        ("scheduler/scheduler_config.json", {"shift": [5]}, "`shift`"),
+        ("scheduler/scheduler_config.json", {"time_shift_type": "none"}, "`time_shift_type`"),
         ("tokenizer/tokenizer.json", {"model": {"type": "None"}}, "cannot load"),
         ("tokenizer/tokenizer.json", {"added_tokens": [{"id": -1}]}, "cannot load"),
         ("tokenizer/tokenizer_config.json", {"pad_token": None}, "cannot load the tokenizer"),
@@ -101,6 +107,25 @@ def test_configurations_of_nonsense_are_refused_at_once(
         CausalVideoPipeline.from_pretrained(folder)
     assert time.process_time() - started < 10
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "message"),
+    [
+        ("vae", "latents_mean", r"`latents_mean` \(16\) must be `z_dim` \(4\)"),
+        ("vae", "latents_std", r"`latents_std` \(16\) must be `z_dim` \(4\)"),
+        ("vae", "scale_factor_spatial", "must be the 4 of its layers"),
+    ],
+)
+def test_what_a_configuration_leaves_out_has_the_default_of_its_class(
+    folder: Path, part: str, key: str, message: str
+) -> None:
+    path = folder / part / "config.json"
+    config = json.loads(path.read_text())
+    del config[key]
+    path.write_text(json.dumps(config))
+    with pytest.raises(DamagedModelError, match=message):
+        CausalVideoPipeline.from_pretrained(folder)
 
 
 def test_weights_are_compared_with_the_configuration(folder: Path) -> None:

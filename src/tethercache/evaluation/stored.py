@@ -8,10 +8,8 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
 import os
 import signal
-import types
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,10 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import cv2
 
+from tethercache.arguments import fits
 from tethercache.evaluation.images import file_hash
 from tethercache.evaluation.inputs import Input
 from tethercache.evaluation.measure import (
@@ -200,7 +199,7 @@ def _read(kept: Path, digest: str, options: Options) -> VideoResult:
     if record.pop(_CHECKSUM, None) != _checksum(record):
         raise ValueError("its checksum is wrong")
     for name, hint in get_type_hints(VideoResult).items():
-        if name not in record or not _fits(record[name], hint):
+        if name not in record or not fits(record[name], hint):
             raise ValueError(f"`{name}` is not as it should be")
     if set(record) != {field.name for field in dataclasses.fields(VideoResult)}:
         raise ValueError("it has unknown entries")
@@ -211,9 +210,9 @@ def _read(kept: Path, digest: str, options: Options) -> VideoResult:
         raise ValueError("it is of another video or has unknown metrics")
     video = record["video"]
     if not {*_SIZE, *_WORDS} <= set(video) or not (
-        all(_fits(video[name], float) for name in _SIZE)
-        and all(_fits(video[name], str) for name in _WORDS)
-        and all(_fits(value, float | str) for value in video.values())
+        all(fits(video[name], float) for name in _SIZE)
+        and all(fits(video[name], str) for name in _WORDS)
+        and all(fits(value, float | str) for value in video.values())
     ):
         raise ValueError("it does not describe a video")
     if not all(
@@ -233,28 +232,10 @@ def _read(kept: Path, digest: str, options: Options) -> VideoResult:
 _SIZE, _WORDS = {"width", "height", "fps", "frames", "seconds"}, {"codec", "pixel_format"}
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of a JSON file has a type; its numbers are finite."""
-    if hint is Any:
-        return True
-    if hint is float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and abs(value) < 1e300 and math.isfinite(value)
-    if isinstance(hint, types.UnionType):
-        return any(_fits(value, part) for part in get_args(hint))
-    if get_origin(hint) is list:
-        (of,) = get_args(hint)
-        return isinstance(value, list) and all(_fits(item, of) for item in value)
-    if get_origin(hint) is dict:
-        _, of = get_args(hint)
-        return isinstance(value, dict) and all(_fits(item, of) for item in value.values())
-    return isinstance(value, hint)
-
-
 def _has(value: Any, entries: dict[str, Any]) -> bool:
     """Whether a value has just these entries, of these types."""
     is_alike = isinstance(value, dict) and set(value) == set(entries)
-    return is_alike and all(_fits(value[name], hint) for name, hint in entries.items())
+    return is_alike and all(fits(value[name], hint) for name, hint in entries.items())
 
 
 def _is_jpeg(text: str) -> bool:

@@ -27,7 +27,7 @@ def _refuses(name: str) -> str | None:
     import torch
 
     try:
-        torch.ones(1, dtype=torch.float64, device=name).cos().float()
+        torch.ones(1, dtype=torch.float64, device=name).cos().float().item()
     except (RuntimeError, AssertionError, TypeError) as error:
         return str(error).splitlines()[0]
     return None

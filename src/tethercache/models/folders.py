@@ -11,14 +11,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from tethercache.arguments import number, whole_number
+from tethercache.arguments import fits, number, whole_number
 from tethercache.errors import DamagedModelError, WrongModelError
 from tethercache.files import write_atomically
 from tethercache.foreign import MOST_JSON, read_json, reading, regular_file, some
 from tethercache.models.settings import Settings
 from tethercache.software import versions
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 INDEX = "model_index.json"
 
@@ -88,15 +91,17 @@ def check(folder: Path, made: Iterable[str] = ()) -> None:
             continue
         name = _class_of(folder, index, part)
         if part == "scheduler":
-            _check_numbers(folder / part, read_json(folder / part / "scheduler_config.json"))
+            _check_scheduler(folder / part, name)
         elif part == "tokenizer":
             for path in (folder / part).glob("*"):
                 if regular_file(path) > MOST_JSON:
                     raise DamagedModelError(f"{path} is too large for a part of a tokenizer")
         else:
-            configs[part] = read_config(folder / part)
-            _check_weights(folder / part, name, configs[part])
-    _check_vae(folder / "vae", configs.get("vae", {}))
+            model = _built(folder / part, name)
+            _check_weights(folder / part, model)
+            configs[part] = _whole_config(model)
+    if "vae" in configs:
+        _check_vae(folder / "vae", configs["vae"])
     _check_channels(folder, configs)
 
 
@@ -111,6 +116,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     if code := [key for key in _CODE if config.get(key) is not None]:
         raise WrongModelError(f"{folder} asks for code that is not part of it ({code[0]})")
     return config
+
+
+def _check_scheduler(folder: Path, name: str) -> None:
+    import diffusers
+
+    config = read_json(folder / "scheduler_config.json")
+    _check_numbers(folder, config)
+    with reading(folder):
+        _check_types(getattr(diffusers, name), config)
 
 
 def _class_of(folder: Path, index: Mapping[str, Any], part: str) -> str:
@@ -152,11 +166,42 @@ def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             left += ((key, item) for item in value)
 
 
-def _check_weights(folder: Path, name: str, config: dict[str, Any]) -> None:
+def _built(folder: Path, name: str) -> Module:
+    """The model that a configuration asks for, without storage for its parameters."""
+    import diffusers
+    import torch
+    import transformers
+
+    config = read_config(folder)
+    with reading(folder), torch.device("meta"):
+        if name in CLASSES["text_encoder"][1]:
+            cls = getattr(transformers, name)
+            model: Module = cls(cls.config_class.from_dict(config))
+        else:
+            _check_types(getattr(diffusers, name), config)
+            model = getattr(diffusers, name).from_config(config)
+    return model
+
+
+def _check_types(cls: Any, config: Mapping[str, Any]) -> None:
+    """Compare a configuration with the signature of its class, which nobody else does."""
+    for key, hint in get_type_hints(cls.__init__).items():
+        if key in config and not fits(config[key], hint):
+            shown = getattr(hint, "__name__", hint)
+            raise ValueError(f"`{key}` ({config[key]!r:.80}) must be of the type {shown}")
+
+
+def _whole_config(model: Any) -> dict[str, Any]:
+    """The configuration of a model, with the defaults of its class for what the file leaves out."""
+    config = model.config
+    return dict(config) if isinstance(config, Mapping) else dict(config.to_dict())
+
+
+def _check_weights(folder: Path, model: Module) -> None:
     """Compare the parameters that a configuration asks for with those in the files' headers."""
     from tethercache.models.checkpoints.containers import read_shapes
 
-    expected, tied = _parameters(folder, name, config)
+    expected, tied = _parameters(model)
     given: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         given |= read_shapes(path)
@@ -175,20 +220,8 @@ def _check_weights(folder: Path, name: str, config: dict[str, Any]) -> None:
         raise WrongModelError(f"the weights in {folder} do not fit its configuration: {found}")
 
 
-def _parameters(
-    folder: Path, name: str, config: dict[str, Any]
-) -> tuple[dict[str, tuple[int, ...]], dict[str, set[str]]]:
+def _parameters(model: Module) -> tuple[dict[str, tuple[int, ...]], dict[str, set[str]]]:
     """Shapes of a model's parameters by name, and for each the names that share it."""
-    import diffusers
-    import torch
-    import transformers
-
-    with reading(folder), torch.device("meta"):
-        if name in CLASSES["text_encoder"][1]:
-            cls = getattr(transformers, name)
-            model = cls(cls.config_class.from_dict(config))
-        else:
-            model = getattr(diffusers, name).from_config(config)
     state = model.state_dict(keep_vars=True)
     shared: dict[int, set[str]] = {}
     for key, tensor in state.items():
@@ -199,23 +232,21 @@ def _parameters(
 
 def _check_vae(folder: Path, config: Mapping[str, Any]) -> None:
     """Check what decoding believes without looking at the weights."""
-    if not config:
-        return
     with reading(folder):
-        channels = config.get("z_dim", 16)
+        channels = config["z_dim"]
         for key in ("latents_mean", "latents_std"):
-            if key in config and len(config[key]) != channels:
+            if len(config[key]) != channels:
                 raise ValueError(f"`{key}` ({len(config[key])}) must be `z_dim` ({channels})")
-            for i, value in enumerate(config.get(key, ())):
+            for i, value in enumerate(config[key]):
                 number(f"{key}[{i}]", value)
-        if min(config.get("latents_std", [1])) <= 0:
+        if min(config["latents_std"]) <= 0:
             raise ValueError("`latents_std` must be above 0")
-        spatial = 2 ** (len(config.get("dim_mult", [1, 2, 4, 4])) - 1)
-        if config.get("patch_size") is not None:
+        spatial = 2 ** (len(config["dim_mult"]) - 1)
+        if config["patch_size"] is not None:
             spatial *= whole_number("patch_size", config["patch_size"], least=1)
-        temporal = 2 ** sum(map(bool, config.get("temperal_downsample", [0, 1, 1])))
-        for key, is_, default in (("spatial", spatial, 8), ("temporal", temporal, 4)):
-            if config.get(f"scale_factor_{key}", default) != is_:
+        temporal = 2 ** sum(map(bool, config["temperal_downsample"]))
+        for key, is_ in (("spatial", spatial), ("temporal", temporal)):
+            if config[f"scale_factor_{key}"] != is_:
                 raise ValueError(f"`scale_factor_{key}` must be the {is_} of its layers")
 
 
