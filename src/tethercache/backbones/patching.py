@@ -22,6 +22,18 @@ def override(undo: ExitStack, owner: Any, name: str, value: Any) -> None:
     setattr(owner, name, value)
 
 
+def put_back(undo: ExitStack, owner: Any, *names: str) -> None:
+    """Let attributes of an instance be, undone, what they are now, whatever happens to them."""
+    before = {name: vars(owner)[name] for name in names if name in vars(owner)}
+
+    def undone() -> None:
+        for name in names:
+            vars(owner).pop(name, None)
+        vars(owner).update(before)
+
+    undo.callback(undone)
+
+
 @dataclass
 class _Model:
     """What is changed of one model, and for whom."""

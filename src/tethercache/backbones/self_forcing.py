@@ -10,21 +10,15 @@ puts everything back on exit:
     with attach_pipeline(pipeline, TetherCache()):
         video = pipeline.inference(noise, prompts)
 
-The pipeline's loop cannot declare its chunks and passes to a `Session`, so that is done here, and
-they are counted: a chunk has as many denoising passes as `pipeline.denoising_step_list` has steps,
-then one context pass. A chunk whose first call is at timestep 0 is one of a clean prefix and has
-the context pass alone. A call at frame 0 begins the next video, which has a session of its own,
-also after one that was interrupted in its first chunk: there the noise does not fall from one call
-to the next, or falls to 0 too early. After a call that failed, the video has to begin again.
-Nothing of those packages is imported here.
+Which pass of which chunk a call is, `pipeline_session.py` finds out. Nothing of those packages is
+imported here.
 """
 
 from __future__ import annotations
 
-import math
+import copy
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,155 +26,18 @@ import torch
 from torch import Tensor
 
 from tethercache.arguments import whole_number
-from tethercache.backbones.patching import override
+from tethercache.backbones.patching import override, put_back
+from tethercache.backbones.pipeline_session import NEGATIVE, Generator, PipelineSession
 from tethercache.backbones.projections import project, project_out
-from tethercache.cache import Bank, Policy, Rope
-from tethercache.cache.call import current_call, finish_call
+from tethercache.cache import Policy
+from tethercache.cache.call import current_call
 from tethercache.errors import SessionError
 from tethercache.policies import as_policy
-from tethercache.session import Session
+from tethercache.session import DEFAULT_STREAM
 
-
-@dataclass(frozen=True)
-class _Generator:
-    """What a session has to know of the model of a pipeline, see `cache.backbone.Backbone`."""
-
-    generator: Any
-
-    @property
-    def place(self) -> int:
-        return id(self.generator)
-
-    @property
-    def layers(self) -> int:
-        return len(self.generator.model.blocks)
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of latent frames of a size."""
-        _, rows, columns = self.generator.model.patch_size
-        return height // rows, width // columns
-
-    def rope(self, height: int, width: int, device: torch.device) -> Rope:
-        head_dim = self.generator.model.blocks[0].self_attn.head_dim
-        return Rope(head_dim, *self.grid(height, width), device=device)
-
-    def frame(self, height: int, width: int) -> tuple[int, int, int]:
-        attention = self.generator.model.blocks[0].self_attn
-        return math.prod(self.grid(height, width)), attention.num_heads, attention.head_dim
-
-    def can_stop_early(self) -> bool:
-        return False
-
-    def attached(self, compiled: bool) -> nullcontext[None]:
-        return nullcontext()  # it is attached for as long as its loop may call it
-
-
-@dataclass
-class _Video:
-    """The video in progress, and what has been seen of its latest chunk."""
-
-    session: Session
-    first_level: float = 0.0  # timestep of the very first call
-    level: float = math.inf  # of the latest call
-    start: int = 0
-    frames: int = 0
-    calls: int = 0  # that have come to their end
-    chunk: ExitStack = field(default_factory=ExitStack)
-    open: bool = False
-
-
-class PipelineSession:
-    """Finds out which pass of which chunk each call is, and has a `Session` for each video.
-
-    Made by `attach_pipeline`.
-    """
-
-    def __init__(self, pipeline: Any, policy: Policy, chunk_size: int | None) -> None:
-        self.policy = policy
-        self._chunk_size = chunk_size
-        self._steps = len(pipeline.denoising_step_list)
-        self._generator = _Generator(pipeline.generator)
-        self._video = self._new_video()
-
-    def caches(self) -> list[Bank]:
-        """The layer caches of the video in progress, first block first."""
-        return self._video.session.caches()
-
-    @property
-    def committed(self) -> int:
-        """The number of latent frames that are committed."""
-        return self._video.session.committed()
-
-    @contextmanager
-    def call(self, latents: Tensor, timestep: Tensor, start: int) -> Iterator[None]:
-        """Declare a call of the generator, which is made inside the `with` block.
-
-        Args:
-            latents: `[B, F, C, h, w]`.
-            timestep: of every frame, `[B, F]`.
-            start: first token of the chunk, counted from the start of the video.
-
-        Raises:
-            SessionError: if the call does not follow from the ones before.
-            ValueError: if the policy cannot serve the chunk.
-        """
-        level = float(timestep.max())
-        frame = start // math.prod(self._generator.grid(*latents.shape[-2:]))
-        video = self._video = self._video_of(frame, latents.shape[1], level)
-        session = video.session
-        commits = video.calls == self._steps or (video.calls == 0 and level == 0)
-        with session.context_pass() if commits else session.denoising_pass():
-            session.begin_call(latents.transpose(1, 2))
-            video.level = level
-            yield
-            finish_call()
-        video.calls += 1
-        if commits:
-            video.open = False
-            video.chunk.close()
-
-    def _video_of(self, frame: int, frames: int, level: float) -> _Video:
-        """The video to which a call at latent frame `frame` belongs, in which its chunk is open."""
-        video = self._video
-        again = level >= video.level or (level == 0 and video.calls < self._steps)
-        if video.session.failure:
-            again = level >= video.first_level or level == 0
-            if frame or not again:
-                raise SessionError(
-                    "an earlier call failed half-way, so the cache is not whole; begin the video "
-                    "again at frame 0"
-                )
-        if not video.open or frame != video.start or (frame == 0 and again):
-            return self._open_chunk(frame, frames, level)
-        if frames != video.frames:
-            raise SessionError(f"a chunk of {video.frames} frames was called with {frames}")
-        if level >= video.level:
-            raise SessionError(
-                f"a call at timestep {level:g} after one at {video.level:g}: no pass can be "
-                "made again; begin the video again at frame 0"
-            )
-        return video
-
-    def _open_chunk(self, frame: int, frames: int, level: float) -> _Video:
-        """The video in which the chunk at latent frame `frame` begins: a new one at frame 0."""
-        video = self._video
-        if frame == 0:
-            video = self._new_video()
-            video.first_level = level
-        elif frame != video.session.committed():
-            raise SessionError(
-                f"a call at latent frame {frame}, but {video.session.committed()} are committed; "
-                "begin the video again at frame 0"
-            )
-        video.chunk.enter_context(video.session.chunk(frames, self._steps))
-        video.open, video.start, video.frames = True, frame, frames
-        video.calls, video.level = 0, math.inf
-        return video
-
-    def _new_video(self) -> _Video:
-        return _Video(Session(self._generator, self.policy, chunk_size=self._chunk_size))
-
-
+CACHES = ("kv_cache1", "kv_cache_pos", "kv_cache_neg")
+"""Where those pipelines keep their dictionaries of keys and values."""
+_TEXT_CACHES = ("crossattn_cache", "crossattn_cache_pos", "crossattn_cache_neg")
 _attached: set[int] = set()
 
 
@@ -191,8 +48,9 @@ def attach_pipeline(
     """Let `policy` decide what a pipeline of the original code family remembers.
 
     Args:
-        pipeline: a few-step causal pipeline: it has `generator.model.blocks`, each with a
-            `self_attn`, and `denoising_step_list`.
+        pipeline: a causal pipeline that makes chunk after chunk: it has `generator.model.blocks`,
+            each with a `self_attn`, and `denoising_step_list`, or two caches for classifier-free
+            guidance. It need not have run before, and PEFT may have wrapped the model.
         policy: a cache policy, for example `TetherCache()`, or its spec.
         chunk_size: the largest chunk after the first; default the pipeline's
             `num_frame_per_block`.
@@ -201,48 +59,112 @@ def attach_pipeline(
         The session, for a look at its caches; the pipeline is used as ever.
 
     Raises:
-        ValueError: if the pipeline has another structure, or an argument is not what it has to be.
+        ValueError: if the pipeline has another structure or does what the cache cannot follow, or
+            an argument is not what it has to be.
         SessionError: if it is attached already; its loop cannot say whose a call is.
     """
     policy = as_policy(policy)
     if chunk_size is not None:
         whole_number("chunk_size", chunk_size, least=1)
+    check(pipeline)
+    generator = Generator(pipeline.generator, _without_adapters(pipeline.generator.model))
+    if generator.place in _attached:
+        raise SessionError("the pipeline is attached already; leave that session first")
+    chunk_size = chunk_size or getattr(pipeline, "num_frame_per_block", None)
+    session = PipelineSession(pipeline, generator, policy, chunk_size)
+    with ExitStack() as undo:
+        _attached.add(generator.place)
+        undo.callback(_attached.remove, generator.place)
+        put_back(undo, pipeline, *CACHES, *_TEXT_CACHES)
+        _install_calls(undo, pipeline, session)
+        _install_caches(undo, pipeline, len(generator.model.blocks))
+        _install_attention(undo, generator.model)
+        yield session
+
+
+def check(pipeline: Any) -> None:
+    """Raise `ValueError` unless the cache can follow the loop of this pipeline."""
     blocks = getattr(getattr(getattr(pipeline, "generator", None), "model", None), "blocks", None)
-    if blocks is None or not hasattr(pipeline, "denoising_step_list"):
+    guided = hasattr(pipeline, "kv_cache_pos")
+    if hasattr(pipeline, "kv_cache_clean"):
+        raise ValueError(
+            "`pipeline` denoises several chunks jointly (Rolling Forcing), each at another noise "
+            "level; a policy needs every chunk to be clean before the next one begins"
+        )
+    if blocks is None or not (guided or hasattr(pipeline, "denoising_step_list")):
         raise ValueError(
             "`pipeline` must be a few-step pipeline of the Self-Forcing family, with "
             "`generator.model.blocks` and `denoising_step_list`"
         )
-    place = id(pipeline.generator)
-    if place in _attached:
-        raise SessionError("the pipeline is attached already; leave that session first")
-    chunk_size = chunk_size or getattr(pipeline, "num_frame_per_block", None)
-    session = PipelineSession(pipeline, policy, chunk_size)
+    if not any(hasattr(pipeline, name) for name in (*CACHES, "_initialize_kv_cache")):
+        raise ValueError(
+            "`pipeline` keeps no keys and values (`kv_cache1`): it makes all frames at once, so "
+            "there is nothing to remember"
+        )
+    for name, plain in (("inference_t_scale", (None, 1)), ("multi_shot_rope_offset", (None, 0))):
+        if (value := getattr(pipeline, name, None)) not in plain:
+            raise ValueError(
+                f"`{name}` of the pipeline is {value!r} (LongLive 2.0): it changes where in time "
+                f"frames stand, which is for the policy to say; set it to {plain[1]}"
+            )
+
+
+def _without_adapters(model: Any) -> Any:
+    """The transformer itself, if PEFT has wrapped it; its layers keep their adapters."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _install_calls(undo: ExitStack, pipeline: Any, session: PipelineSession) -> None:
+    """Let every call of the generator be declared to the session."""
     forward = pipeline.generator.forward
 
     def declared(*args: Any, **kwargs: Any) -> Any:
         def given(name: str, place: int) -> Any:
-            return kwargs[name] if name in kwargs else args[place]
+            return kwargs.get(name, args[place] if place < len(args) else None)
 
-        latents, timestep = given("noisy_image_or_video", 0), given("timestep", 2)
-        with session.call(latents, timestep, int(given("current_start", 5) or 0)):
+        cache = given("kv_cache", 3)
+        negative = cache is not None and cache is getattr(pipeline, "kv_cache_neg", None)
+        with session.call(
+            given("noisy_image_or_video", 0),
+            given("timestep", 2),
+            int(given("current_start", 5) or 0),
+            prompt=given("conditional_dict", 1).get("prompt_embeds"),
+            stream=NEGATIVE if negative else DEFAULT_STREAM,
+        ):
             return forward(*args, **kwargs)
 
-    with ExitStack() as undo:
-        _attached.add(place)
-        undo.callback(_attached.remove, place)
-        override(undo, pipeline.generator, "forward", declared)
-        for layer, block in enumerate(blocks):
-            override(undo, block.self_attn, "forward", _forward(layer, block.self_attn))
-        if hasattr(pipeline, "kv_cache1"):
-            override(undo, pipeline, "kv_cache1", _empty_caches(len(blocks)))
-        if hasattr(pipeline, "_initialize_kv_cache"):
+    override(undo, pipeline.generator, "forward", declared)
 
-            def initialise(*args: Any, **kwargs: Any) -> None:
-                pipeline.kv_cache1 = _empty_caches(len(blocks))
 
-            override(undo, pipeline, "_initialize_kv_cache", initialise)
-        yield session
+def _install_caches(undo: ExitStack, pipeline: Any, blocks: int) -> None:
+    """Keep the pipeline's own caches empty.
+
+    Where there is none yet it stays so, because that is how the pipelines know that they have to
+    make those of the text as well.
+    """
+    names = [name for name in CACHES if hasattr(pipeline, name)]
+
+    def make(*args: Any, **kwargs: Any) -> None:
+        for name in names or CACHES[:1]:
+            setattr(pipeline, name, [_Empty() for _ in range(blocks)])
+
+    if any(getattr(pipeline, name) is not None for name in names):
+        make()
+    if hasattr(pipeline, "_initialize_kv_cache"):
+        override(undo, pipeline, "_initialize_kv_cache", make)
+
+
+def _install_attention(undo: ExitStack, model: Any) -> None:
+    """Let the self-attentions go through the cache, and leave out what served their own."""
+    for layer, block in enumerate(model.blocks):
+        override(undo, block.self_attn, "forward", _forward(layer, block.self_attn))
+    if hasattr(model, "_apply_cache_updates"):
+        override(undo, model, "_apply_cache_updates", _nothing)
+    if hasattr(getattr(model, "args", None), "ar_start"):
+        # DummyForcing and Forcing-KV sort their heads by what the caches hold in this chunk
+        args = copy.copy(model.args)
+        args.ar_start = -1
+        override(undo, model, "args", args)
 
 
 def _forward(layer: int, attention: Any) -> Callable[..., Tensor]:
@@ -253,9 +175,28 @@ def _forward(layer: int, attention: Any) -> Callable[..., Tensor]:
         query, key, value = project(attn, x)
         output = current_call().attend(layer, query, key, value.type_as(query))
         assert output is not None  # context passes are run whole
-        return project_out(attn, output)
+        return project_out(attn, output).as_subclass(_Output)
 
     return forward
+
+
+class _Output(Tensor):
+    """An attention's output, as itself or as the pair `(output, change of the cache)`.
+
+    LongLive and its children take the pair apart, the others compute with what they are given.
+    """
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Whatever is computed of it is a plain tensor."""
+        with torch._C.DisableTorchFunctionSubclass():
+            return function(*args, **(kwargs or {}))
+
+    def __iter__(self) -> Iterator[Any]:
+        """The pair: the output, and that nothing changes."""
+        return iter((self.as_subclass(Tensor), (0, 0, None)))
 
 
 def _as_diffusers_names_it(attention: Any) -> Any:
@@ -276,14 +217,24 @@ def _same(x: Tensor) -> Tensor:
     return x
 
 
-def _empty_caches(blocks: int) -> list[dict[str, Tensor]]:
-    """Dictionaries with the names that the pipelines reset between videos, and no memory."""
-    return [
-        {
-            "k": torch.empty(0),
-            "v": torch.empty(0),
-            "global_end_index": torch.zeros(1, dtype=torch.long),
-            "local_end_index": torch.zeros(1, dtype=torch.long),
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    return
+
+
+_COUNTERS = {"global_end_index": 0, "local_end_index": 0, "pinned_start": -1, "pinned_len": 0}
+
+
+class _Empty(dict[str, Any]):
+    """A cache of one block with the names that the pipelines reset and move, and no memory."""
+
+    def __init__(self) -> None:
+        counters = {
+            "global_end_index": 0,
+            "local_end_index": 0,
+            "pinned_start": -1,
+            "pinned_len": 0,
         }
-        for _ in range(blocks)
-    ]
+        super().__init__({name: torch.tensor([number]) for name, number in counters.items()})
+
+    def __missing__(self, name: str) -> Tensor:
+        return torch.empty(0, 0, 0, 0)

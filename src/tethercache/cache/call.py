@@ -69,6 +69,7 @@ class Call:
         discarding: whether nothing behind the last layer's commit is needed.
         compiled: whether the blocks' own arithmetic is compiled.
         finished: whether the model has come to its end.
+        reached: number of the latest layer that has attended; -1 for none.
     """
 
     policy: Policy
@@ -81,6 +82,7 @@ class Call:
     discarding: bool = False
     compiled: bool = False
     finished: bool = False
+    reached: int = -1
 
     def discards(self, layer: int) -> bool:
         """Whether the attention of `layer` has nothing more to do than to commit."""
@@ -101,6 +103,7 @@ class Call:
         Returns:
             The attention output, or None if it is not needed.
         """
+        self.reached = layer
         chunk = (self.caches[layer], self.policy, self.passes[layer], query, key, value)
         if self.discards(layer):
             remember(*chunk, frames=self.frames, rope=self.rope)
