@@ -28,7 +28,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from diffusers.models import WanTransformer3DModel
+from diffusers import (
+    ChronoEditTransformer3DModel,
+    SkyReelsV2Transformer3DModel,
+    WanTransformer3DModel,
+    WanVACETransformer3DModel,
+)
 from diffusers.models.attention_dispatch import AttentionBackendName
 
 from tethercache.alignment import align
@@ -37,6 +42,9 @@ from tethercache.backbones.wan import Wan
 from tethercache.cache import Policy
 from tethercache.policies import as_policy
 from tethercache.session import Session
+
+SERVED = (WanTransformer3DModel, SkyReelsV2Transformer3DModel, ChronoEditTransformer3DModel)
+"""Wan and what has its blocks: each call is a chunk, and all it knows of others is remembered."""
 
 
 @contextmanager
@@ -58,9 +66,10 @@ def attach(
     the other: `with attach(transformer, session): ...`.
 
     Args:
-        transformer: an unmodified text-to-video model, or what `torch.compile` has made of one; on
-            exit from the last session it is exactly what it was, but that weights on a CPU that
-            were mapped from a file lie in memory, see `alignment`.
+        transformer: an unmodified text-to-video model (Wan, or SkyReels-V2 and ChronoEdit, which
+            have its blocks), or what `torch.compile` or PEFT has made of one; on exit from the last
+            session it is exactly what it was, but that weights on a CPU that were mapped from a
+            file lie in memory, see `alignment`.
         policy: a cache policy, for example `TetherCache()`, or its spec. Or a session that was
             attached to this transformer before: it goes on, with the settings that it has.
         chunk_size: the largest chunk after the first, in latent frames. It sizes the reserve;
@@ -76,8 +85,8 @@ def attach(
         The session, through which chunks and passes are declared.
 
     Raises:
-        ValueError: if the model takes image embeddings or patches time, which causal chunks do not,
-            or an argument is not what it has to be.
+        ValueError: if the model is none of these, takes image embeddings or patches time, which
+            causal chunks do not, or an argument is not what it has to be.
     """
     if isinstance(policy, Session):
         session = policy
@@ -126,6 +135,23 @@ def new_session(
 
 
 def _plain(transformer: Any) -> WanTransformer3DModel:
-    """The model itself, of what `torch.compile` may have made of it."""
-    plain: WanTransformer3DModel = getattr(transformer, "_orig_mod", transformer)
-    return plain
+    """The model itself, of what `torch.compile` or PEFT may have made of it.
+
+    Raises:
+        ValueError: if it is none that a session can follow.
+    """
+    plain = getattr(transformer, "_orig_mod", transformer)
+    plain = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
+    if isinstance(plain, SERVED):
+        return plain
+    if isinstance(plain, WanVACETransformer3DModel):
+        raise ValueError(
+            "`transformer` is a VACE model, whose control branch has attention of its own that "
+            "would see no history; its text-to-video part alone can be attached"
+        )
+    inside = getattr(plain, "transformer", None)
+    hint = "; pass its `transformer`" if isinstance(inside, SERVED) else ""
+    raise ValueError(
+        "`transformer` must be diffusers' WanTransformer3DModel, or one with its blocks "
+        f"(SkyReels-V2, ChronoEdit), not {type(plain).__name__}{hint}"
+    )
