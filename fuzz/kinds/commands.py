@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import sys
 from pathlib import Path
 from random import Random
 
-from fuzz.guard import MARK
+from fuzz.guard import MARK, MOST_MEMORY
 from fuzz.kind import Kind
 from fuzz.kinds.files import _NAMES
 from fuzz.kinds.texts import NUMBERS
@@ -123,7 +124,9 @@ class Commands(Kind):
         """Run it."""
         how, *arguments = json.loads(content)
         arguments = [os.fsdecode(a.encode(errors="surrogateescape")) for a in arguments]
-        status = _in_process(arguments, how == "new")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        status, most = _in_process(arguments, how == "new")
+        assert most - before << 10 < MOST_MEMORY, f"took {most - before >> 10} MiB"
         said = Path("stderr").read_bytes().decode(errors="surrogateescape")
         assert status in (0, 1, 2), f"status {status}: {said[-300:]}"
         assert "Traceback" not in said, said[-2000:]
@@ -134,11 +137,12 @@ class Commands(Kind):
         return f"status {status}"
 
 
-def _in_process(arguments: list[str], new: bool) -> int:
-    """The exit status of a command line; its output is in the files `stdout` and `stderr`."""
+def _in_process(arguments: list[str], new: bool) -> tuple[int, int]:
+    """The exit status of a command line and the most KiB it had; it writes `stdout`, `stderr`."""
     child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        _, ended, used = os.wait4(child, 0)
+        return os.waitstatus_to_exitcode(ended), used.ru_maxrss
     status = 99
     try:
         for descriptor, name in enumerate(("/dev/null", "stdout", "stderr")):
