@@ -129,6 +129,16 @@ def test_no_file_is_long(module: str) -> None:
     assert len(path.read_text().splitlines()) <= LINES.get(_stage(path), LONGEST), path
 
 
+def test_the_package_needs_no_other_folder_of_the_repository() -> None:
+    others = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                assert str(node.module).split(".")[0] not in others, path
+            elif isinstance(node, ast.Import):
+                assert not {alias.name.split(".")[0] for alias in node.names} & others, path
+
+
 def test_a_metric_knows_nothing_of_ours_but_the_registry() -> None:
     for path in (SOURCE / "evaluation/metrics").glob("*.py"):
         assert _imports(path) <= {"evaluation", "registry"}, path

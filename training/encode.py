@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 
-from training import world
+from tethercache.evaluation import world
 from training.common import load_config, pick_device, save_atomic
-from training.train_vae import HELD_OUT, SCALED
+from training.train_vae import SCALED
 
 BATCH = 16
 
@@ -73,7 +73,7 @@ def main() -> None:
                 seeds.append(seed)
                 scenes.append(scene)
             seed += 1
-        assert seed < HELD_OUT
+        assert seed < world.HELD_OUT
         frames = config["latent_frames"]
         batches = [scenes[i : i + BATCH] for i in range(0, len(scenes), BATCH)]
         with torch.autocast(device.type, torch.bfloat16, enabled=config.get("autocast", False)):

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchLCMScheduler
 
+from tethercache.evaluation import world
 from tethercache.models import Settings
 from tethercache.models.folders import write_index
-from training import world
 from training.common import load_config
 from training.train_transformer import build_models, load_average
 

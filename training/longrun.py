@@ -31,10 +31,11 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from tethercache import POLICIES, CausalVideoPipeline
+from tethercache.evaluation import world
+from tethercache.evaluation.world import oracle
 from tethercache.files import write_atomically
-from training import oracle, world
 from training.common import load_config, pick_device, written_whole
-from training.sample import held_out_scenes, interval, through_vae
+from training.sample import interval, through_vae
 
 Array = npt.NDArray[Any]
 MEASURES = ("adherence", "identity", "speed")
@@ -54,7 +55,7 @@ def run_batch(
     Returns:
         `adherence`, `identity` and `speed` `[V, seconds]`, `features` float16 `[V, seconds, 1280]`.
     """
-    scenes = held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
+    scenes = world.held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
     chosen = [scenes[prompt] for prompt, _ in part]
     every, fps = config["every"], world.FPS
     kept: list[Array] = []
@@ -199,7 +200,7 @@ def read_renders(
     every, rate = config["every"], world.FPS // config["every"]
     times = np.arange(0, 2 * seconds * world.FPS, every)
     found = []
-    for scene in held_out_scenes(config["prompts"], world.WorldConfig(**config["world"])):
+    for scene in world.held_out_scenes(config["prompts"], world.WorldConfig(**config["world"])):
         first, after = np.split(world.render(scene, times)[0], 2)
         decoded = through_vae(vae, scene, 4 * seconds + 1)[: seconds * world.FPS : every]
         rebuilt = {f"vae {key}": read for key, read in _read(decoded, scene, rate).items()}

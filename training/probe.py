@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLWan
 
-from training import causal, text, world
+from tethercache.evaluation import world
+from training import causal, text
 from training.encode import encode_scenes, latent_scale
-from training.sample import held_out_scenes
 from training.train_transformer import build_models, load_average, read_average
 
 CHUNK, TURN = 3, world.TURN // (4 * world.TURN_SPEED)  # latent frames
@@ -27,7 +27,7 @@ SIGN_ROWS = 4  # upper rows of latents, of 8
 
 def clips(vae_folder: Path, count: int, cache: Path) -> tuple[torch.Tensor, list[str]]:
     """Latents `[N, C, F, h, w]` and captions of held-out turning clips; kept in a file."""
-    scenes = held_out_scenes(count, world.WorldConfig(turn_probability=1.0))
+    scenes = world.held_out_scenes(count, world.WorldConfig(turn_probability=1.0))
     if not cache.exists():
         vae = AutoencoderKLWan.from_pretrained(vae_folder).eval()
         mean, std = latent_scale(vae)

@@ -1,4 +1,4 @@
-"""What does a policy remember? Videos whose camera comes back, read by `training.revisits`.
+"""What does a policy remember? Videos whose camera comes back, read by `evaluation.world.revisits`.
 
     python -m training.returns --config training/configs/returns.yaml            # run or resume
     python -m training.returns --config training/configs/returns.yaml --set report_only=true
@@ -28,12 +28,13 @@ from torch import Tensor
 
 from tethercache import POLICIES, CausalVideoPipeline, Policy
 from tethercache.cache import Bank, Slots
+from tethercache.evaluation import world
+from tethercache.evaluation.world import oracle, revisits
 from tethercache.policies import grab
 from tethercache.policies.tethercache import TetherCache
-from training import oracle, revisits, world
 from training.common import load_config, pick_device, written_whole
 from training.longrun import declare, pieces, save_arrays, videos
-from training.sample import held_out_scenes, interval, through_vae
+from training.sample import interval, through_vae
 
 Array = npt.NDArray[Any]
 SECONDS_A_TURN = world.TURN / world.TURN_SPEED / world.FPS
@@ -74,7 +75,7 @@ def run_batch(
         `frames` uint8 `[V, F, H, W, 3]` of the first video alone (`[1, ...]`), for the picture;
         `found` `[V]`, what `_read` says of each video, as JSON.
     """
-    scenes = held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
+    scenes = world.held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
     chosen = [scenes[prompt] for prompt, _ in part]
     kept: list[Array] = []
     count, every = 0, config["every"]
@@ -161,7 +162,7 @@ def ceiling(config: dict[str, Any], folder: Path, vae: AutoencoderKLWan) -> dict
     """`summarise` of the renders of the same prompts after the VAE, two and a half turns long."""
     path = folder / "ceiling.json"
     if not path.exists():
-        scenes = held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
+        scenes = world.held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
         latents = round(2.5 * SECONDS_A_TURN * world.FPS / 4)
         found = [
             _read(through_vae(vae, scene, latents)[:: config["every"]], scene, config["every"])

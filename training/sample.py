@@ -22,24 +22,12 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from PIL import Image
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
+from tethercache.evaluation import world
+from tethercache.evaluation.world import oracle
 from tethercache.files import write_atomically
-from training import causal, oracle, text, world
+from training import causal, text
 from training.common import load_config, pick_device
 from training.encode import encode_scenes, latent_scale
-from training.train_vae import HELD_OUT
-
-
-def held_out_scenes(
-    count: int, config: world.WorldConfig, first: int = HELD_OUT
-) -> list[world.Scene]:
-    """The first `count` scenes from seed `first` on that hold a never-trained combination."""
-    scenes: list[world.Scene] = []
-    seed = first
-    while len(scenes) < count:
-        scene = world.sample_scene(seed, config)
-        scenes += [scene] if world.held_out(scene) else []
-        seed += 1
-    return scenes
 
 
 @torch.no_grad()
@@ -101,7 +89,7 @@ def main() -> None:
     device, model = pick_device(config), Path(config["model"])
     out, frames = Path(config["out"]), config["latent_frames"]
     out.mkdir(parents=True, exist_ok=True)
-    scenes = held_out_scenes(
+    scenes = world.held_out_scenes(
         config["count"], world.WorldConfig(**config["world"]), config["first_seed"]
     )
     clips, size = [], config["batch"]

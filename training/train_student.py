@@ -29,7 +29,8 @@ import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
 
-from training import causal, text, world
+from tethercache.evaluation import world
+from training import causal, text
 from training.common import (
     Ema,
     average_gradients,
@@ -40,7 +41,6 @@ from training.common import (
     step_generator,
 )
 from training.train_transformer import LatentPool, build_models, load_average, sample_sigmas
-from training.train_vae import HELD_OUT
 
 
 def draw_captions(count: int, config: world.WorldConfig, generator: torch.Generator) -> list[str]:
@@ -48,7 +48,7 @@ def draw_captions(count: int, config: world.WorldConfig, generator: torch.Genera
     rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
     captions: list[str] = []
     while len(captions) < count:
-        scene = world.sample_scene(int(rng.integers(HELD_OUT)), config)
+        scene = world.sample_scene(int(rng.integers(world.HELD_OUT)), config)
         captions += [] if world.held_out(scene) else [scene.caption]
     return captions
 

@@ -31,7 +31,8 @@ import torch
 from diffusers import WanTransformer3DModel
 from transformers import T5EncoderModel
 
-from training import causal, text, world
+from tethercache.evaluation import world
+from training import causal, text
 from training.common import (
     Ema,
     Muon,

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as nnf
 from diffusers import AutoencoderKLWan
 
-from training import world
+from tethercache.evaluation import world
 from training.common import (
     Muon,
     average_gradients,
@@ -32,7 +32,6 @@ from training.common import (
     step_generator,
 )
 
-HELD_OUT = 900_000_000  # scene seeds from here on are never trained on
 SCALED = "scale.done"  # beside a VAE whose config has the scale of its latents
 
 
@@ -76,7 +75,7 @@ def sample_batch(
     per_scene = stage["batch"] // stage["scenes"]
     size, pixels, masks = stage["crop"], [], []
     for _ in range(stage["scenes"]):
-        scene = world.sample_scene(int(rng.integers(HELD_OUT)), config)
+        scene = world.sample_scene(int(rng.integers(world.HELD_OUT)), config)
         first = rng.integers(0, 4000, per_scene)
         for start in first:
             image, mask = world.render(scene, start + np.arange(stage["frames"]))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tethercache import CausalVideoPipeline
-from training import longrun, sample, world
+from tethercache.evaluation import world
+from training import longrun, sample
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_interval_holds_the_mean_and_narrows_with_more_clips():
 
 
 def test_clean_renders_are_summed_up_as_right():
-    scenes = sample.held_out_scenes(2, world.WorldConfig((0.5, 0.5), 0))
+    scenes = world.held_out_scenes(2, world.WorldConfig((0.5, 0.5), 0))
     summary, results = sample.summarise([world.render(s, 81)[0] for s in scenes], scenes)
     assert summary["adherence_5s"] == summary["everything_right_5s"] == 1
     assert summary["by_attribute"] == {"background": 1, "colour": 1, "shape": 1}

@@ -10,9 +10,9 @@ import pytest
 
 from tests.policies.runs import latents_of
 from tethercache.backbones import Session
+from tethercache.evaluation import world
 from tethercache.rollout import Plan
-from training import returns, world
-from training.sample import held_out_scenes
+from training import returns
 
 TURNING = {"turn_probability": 1.0}
 TURN = world.TURN // world.TURN_SPEED  # pixel frames
@@ -31,7 +31,7 @@ def read(scene: world.Scene, other: world.Scene | None = None) -> dict[str, Any]
 @pytest.fixture(scope="module")
 def found() -> list[dict[str, Any]]:
     """A video that remembers all, one that remembers nothing, both of their own prompt."""
-    scenes = held_out_scenes(2, world.WorldConfig(**TURNING))
+    scenes = world.held_out_scenes(2, world.WorldConfig(**TURNING))
     shapes = list(world.SHAPES)
     signs = tuple(
         replace(sign, shape=shapes[shapes.index(sign.shape) - 1]) for sign in scenes[1].signs

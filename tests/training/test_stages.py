@@ -8,6 +8,7 @@ import torch
 import yaml
 from diffusers import AutoencoderKLWan
 
+from tethercache.evaluation import world
 from training import (
     causal,
     encode,
@@ -16,7 +17,6 @@ from training import (
     train_student,
     train_transformer,
     train_vae,
-    world,
 )
 from training.common import CurveLog, Muon, orthogonalise, run_stage, save_atomic, step_generator
 

@@ -19,7 +19,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from training import world
+from tethercache.evaluation.world.drawing import render
+from tethercache.evaluation.world.grammar import BACKGROUNDS, COLOURS, SHAPES, TIMES
+from tethercache.evaluation.world.scene import FPS, Scene, Thing
+from tethercache.evaluation.world.shapes import outline
 
 MIN_PIXELS = 35  # so many show an object; at most a sixth of any of one or two that is in sight
 REACH = 18  # an object's pixels lie so near to their middle, in pixels
@@ -76,7 +79,7 @@ def read(frames: np.ndarray) -> list[Reading]:
     readings = []
     for image, (background, time) in zip(colours, scenes, strict=True):
         objects = {}
-        for number, name in enumerate(world.COLOURS):
+        for number, name in enumerate(COLOURS):
             mask = image == number
             if mask.sum() >= MIN_PIXELS:
                 sighting = _sight(mask)
@@ -86,7 +89,7 @@ def read(frames: np.ndarray) -> list[Reading]:
     return readings
 
 
-def score(readings: list[Reading], truth: world.Scene, *, majority: bool = True) -> Score:
+def score(readings: list[Reading], truth: Scene, *, majority: bool = True) -> Score:
     """Colour and shape of every object and the background, each by majority over the frames.
 
     A colour is there if at least half of the frames show it. Its shape is right if more than half
@@ -120,9 +123,7 @@ def score(readings: list[Reading], truth: world.Scene, *, majority: bool = True)
     return Score(float(np.mean(values)), everything, attributes, time)
 
 
-def adherence_per_second(
-    readings: list[Reading], truth: world.Scene, fps: int = world.FPS
-) -> np.ndarray:
+def adherence_per_second(readings: list[Reading], truth: Scene, fps: int = FPS) -> np.ndarray:
     """Adherence of each second on its own, `[seconds]` (a last part of a second is left out).
 
     `fps` is how many frames of a second were read; their commonest readings count.
@@ -132,7 +133,7 @@ def adherence_per_second(
 
 
 def identity_per_second(
-    readings: list[Reading], reference_seconds: int = 5, fps: int = world.FPS
+    readings: list[Reading], reference_seconds: int = 5, fps: int = FPS
 ) -> np.ndarray:
     """How much of each second still shows the objects of the clip's own first seconds, `[seconds]`.
 
@@ -153,7 +154,7 @@ def identity_per_second(
     return np.array(result)
 
 
-def speed(readings: list[Reading], colour: str, fps: int = world.FPS) -> float:
+def speed(readings: list[Reading], colour: str, fps: int = FPS) -> float:
     """Mean speed of the object of a colour in pixels a second; NaN if it is hardly there.
 
     Taken over a quarter of a second, so that a jitter of a pixel from frame to frame counts little.
@@ -167,9 +168,7 @@ def speed(readings: list[Reading], colour: str, fps: int = world.FPS) -> float:
     return _mean(gaps)
 
 
-def speed_per_second(
-    readings: list[Reading], truth: world.Scene, fps: int = world.FPS
-) -> np.ndarray:
+def speed_per_second(readings: list[Reading], truth: Scene, fps: int = FPS) -> np.ndarray:
     """Mean speed of a scene's objects in each second, `[seconds]`, pixels a second; see `speed`."""
     return np.array(
         [
@@ -192,7 +191,7 @@ def _seconds(readings: list[Reading], fps: int) -> list[list[Reading]]:
 def _summary(readings: list[Reading]) -> dict[str, tuple[str, float]]:
     """Colour -> (commonest shape, mean area) of what at least half of the frames show."""
     result = {}
-    for colour in world.COLOURS:
+    for colour in COLOURS:
         seen = [r.objects[colour] for r in readings if colour in r.objects]
         if len(seen) >= len(readings) / 2:
             shape = Counter(s.shape for s in seen).most_common(1)[0][0]
@@ -204,10 +203,19 @@ def colour_map(frames: np.ndarray) -> np.ndarray:
     """Index of the palette colour of each object pixel, -1 elsewhere: int `[F, H, W]`."""
     rgb = frames.astype(np.float32) / 255
     high, low = rgb.max(-1), rgb.min(-1)
-    palette = np.asarray(list(world.COLOURS.values()), np.float32)
+    palette = np.asarray(list(COLOURS.values()), np.float32)
     distance = np.abs(_hue(rgb)[..., None] - _hue(palette))
     nearest = np.minimum(distance, 6 - distance).argmin(-1)
     return np.where((high - low > 0.33) & (high - low > 0.58 * high), nearest, -1)
+
+
+def with_margin(masks: np.ndarray) -> np.ndarray:
+    """Masks `[F, H, W]` with what lies within two pixels of them, up and down or to the sides."""
+    grown = masks.copy()
+    for axis in (1, 2):
+        for shift in (-2, -1, 1, 2):
+            grown |= np.roll(masks, shift, axis)
+    return grown
 
 
 def _hue(rgb: np.ndarray) -> np.ndarray:
@@ -247,14 +255,14 @@ def _templates() -> tuple[np.ndarray, np.ndarray, list[str]]:
     grid = np.arange(-(PATCH + 9) // 2, (PATCH + 9) // 2 + 1, dtype=np.float32)
     dx, dy = np.meshgrid(grid, grid)
     masks, names = [], []
-    for shape in world.SHAPES:
+    for shape in SHAPES:
         turns = {"cube": 4, "pyramid": 3, "star": 5}.get(shape)
         angles = np.arange(8) / 8 * 2 * np.pi / turns if turns else np.zeros(1)
         for radius in np.arange(7.0, 14.6, 0.5):
-            thing = world.Thing("red", shape, "big", "float", radius, (0, 0), (0, 0), 1, 0)
+            thing = Thing("red", shape, "big", "float", radius, (0, 0), (0, 0), 1, 0)
             for shift in (0.0, 0.5):
                 for angle in angles:
-                    distance, _ = world._shape(thing, dx[None] - shift, dy[None], np.float32(angle))
+                    distance, _ = outline(thing, dx[None] - shift, dy[None], np.float32(angle))
                     rows, cols = np.nonzero(distance[0] < 0)
                     row = round(rows.mean()) - PATCH // 2
                     col = round(cols.mean()) - PATCH // 2
@@ -293,9 +301,9 @@ def _band_features(rgb: np.ndarray, empty: np.ndarray) -> tuple[np.ndarray, np.n
 @lru_cache(maxsize=1)
 def _empty_scenes() -> tuple[np.ndarray, list[tuple[str, str]]]:
     """Features `[n, BANDS, 5]` and names of empty scenes: all backgrounds and times."""
-    names = [(b, t) for b in world.BACKGROUNDS for t in world.TIMES for _ in range(8)]
+    names = [(b, t) for b in BACKGROUNDS for t in TIMES for _ in range(8)]
     images = np.concatenate(
-        [world.render(world.Scene(b, t, (), 77 + i), 1)[0] for i, (b, t) in enumerate(names)]
+        [render(Scene(b, t, (), 77 + i), 1)[0] for i, (b, t) in enumerate(names)]
     )
     rgb = images.astype(np.float32) / 255
     return _band_features(rgb, np.ones(rgb.shape[:3], bool))[0], names
@@ -303,11 +311,7 @@ def _empty_scenes() -> tuple[np.ndarray, list[tuple[str, str]]]:
 
 def _backgrounds(frames: np.ndarray, objects: np.ndarray) -> list[tuple[str, str]]:
     """Background and time of each frame; `objects` `[F, H, W]` are left out, with a margin."""
-    grown = objects.copy()
-    for axis in (1, 2):
-        for shift in (-2, -1, 1, 2):
-            grown |= np.roll(objects, shift, axis)
-    features, support = _band_features(frames.astype(np.float32) / 255, ~grown)
+    features, support = _band_features(frames.astype(np.float32) / 255, ~with_margin(objects))
     references, names = _empty_scenes()
     gap = np.abs(features[:, None] - references[None]).sum(-1)
     distance = (gap * support[:, None]).sum(-1)

@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training import revisits, world
+from tethercache.evaluation import world
+from tethercache.evaluation.world import revisits
 
 TURNING = world.WorldConfig(turn_probability=1.0)
 TURN = world.TURN // world.TURN_SPEED  # pixel frames

@@ -1,7 +1,7 @@
 """Reads what a video with a turning camera shows when a place comes back.
 
 The camera's place is read from the sky's tint and the hills, which are the same in every scene; the
-signs are read by `training.oracle`. What a place showed at its first visit is the truth, whatever
+signs are read by `oracle`. What a place showed at its first visit is the truth, whatever
 the renderer would draw there: a video can be consistent with nothing but itself.
 
 Axes: F frames, H rows, W columns.
@@ -15,9 +15,20 @@ from functools import lru_cache
 
 import numpy as np
 
-from training import oracle, world
+from tethercache.evaluation.world import oracle
+from tethercache.evaluation.world.backdrop import ring
+from tethercache.evaluation.world.sampling import sample_scene
+from tethercache.evaluation.world.scene import (
+    FPS,
+    SIGNS,
+    SIZE,
+    TURN,
+    TURN_SPEED,
+    Scene,
+    WorldConfig,
+)
 
-PITCH = world.TURN // world.SIGNS  # pixels of the ring for each sign
+PITCH = TURN // SIGNS  # pixels of the ring for each sign
 EDGE = 12  # a sign is read while its middle is so far from the picture's edges, in pixels
 SAME_PLACE = 10  # pixels between two sightings of the same sign
 MIN_SIGHTINGS = 3
@@ -30,10 +41,10 @@ class Visit:
     """What a place showed while the camera passed it.
 
     Attributes:
-        number: counts places along the way; visits of one place are `world.SIGNS` apart.
+        number: counts places along the way; visits of one place are `SIGNS` apart.
         second: when it was seen, in seconds.
         colour, shape: of the sign; "" if none was there (or it had no shape).
-        place: the sign's middle, in pixels along the way (a turn is `world.TURN`).
+        place: the sign's middle, in pixels along the way (a turn is `TURN`).
     """
 
     number: int
@@ -66,10 +77,10 @@ def returns(visits: list[Visit]) -> list[Return]:
     first: dict[int, Visit] = {}
     found = []
     for visit in visits:
-        known = first.setdefault(visit.number % world.SIGNS, visit)
+        known = first.setdefault(visit.number % SIGNS, visit)
         if known is visit or not known.shape:
             continue
-        moved = (visit.place - known.place + world.TURN / 2) % world.TURN - world.TURN / 2
+        moved = (visit.place - known.place + TURN / 2) % TURN - TURN / 2
         found.append(
             Return(
                 visit.second - known.second,
@@ -83,7 +94,7 @@ def returns(visits: list[Visit]) -> list[Return]:
 
 def visits(
     frames: np.ndarray,
-    truth: world.Scene,
+    truth: Scene,
     every: int = 4,
     readings: list[oracle.Reading] | None = None,
 ) -> list[Visit]:
@@ -101,17 +112,17 @@ def visits(
     seen: dict[int, list[tuple[str, str, float]]] = {}
     when: dict[int, list[float]] = {}
     for index, (left, reading) in enumerate(zip(lefts, readings, strict=True)):
-        for number in range(int(left // PITCH), int((left + world.SIZE) // PITCH) + 1):
-            if EDGE <= (number + 0.5) * PITCH - left <= world.SIZE - EDGE:
-                when.setdefault(number, []).append(index * every / world.FPS)
+        for number in range(int(left // PITCH), int((left + SIZE) // PITCH) + 1):
+            if EDGE <= (number + 0.5) * PITCH - left <= SIZE - EDGE:
+                when.setdefault(number, []).append(index * every / FPS)
         for colour, sighting in reading.objects.items():
             x, _ = sighting.centre
-            if colour not in things and EDGE <= x <= world.SIZE - EDGE:
+            if colour not in things and EDGE <= x <= SIZE - EDGE:
                 number = int((left + x) // PITCH)
                 seen.setdefault(number, []).append((colour, sighting.shape, left + x))
     result = []
     for number, seconds in sorted(when.items()):
-        facing = (number + 0.5) * PITCH - world.SIZE / 2
+        facing = (number + 0.5) * PITCH - SIZE / 2
         if lefts[0] > facing - SAME_PLACE or lefts[-1] < facing + SAME_PLACE:
             continue  # cut off by the video's beginning or end
         signs = seen.get(number, [])
@@ -124,14 +135,14 @@ def visits(
     return result
 
 
-def camera(frames: np.ndarray, truth: world.Scene, every: int = 4) -> np.ndarray:
+def camera(frames: np.ndarray, truth: Scene, every: int = 4) -> np.ndarray:
     """Place of the picture's left edge in each frame, `[F]` pixels along the way, never backwards.
 
     The path of least difference to the empty ring; between two frames it may be `DRIFT` pixels
     longer or shorter than it should.
     """
     cost = _differences(frames, truth)
-    steps = np.arange(-DRIFT, DRIFT + 1) + every * world.TURN_SPEED
+    steps = np.arange(-DRIFT, DRIFT + 1) + every * TURN_SPEED
     steps = steps[steps >= 0]
     best, back = cost[0], []
     for row in cost[1:]:
@@ -144,17 +155,17 @@ def camera(frames: np.ndarray, truth: world.Scene, every: int = 4) -> np.ndarray
     for choice in reversed(back):
         step = int(steps[choice[path[-1]]])
         moved.append(step)
-        path.append((path[-1] - step) % world.TURN)
+        path.append((path[-1] - step) % TURN)
     return path[-1] + np.concatenate([[0], np.cumsum(moved[::-1])]).astype(float)
 
 
-def _differences(frames: np.ndarray, truth: world.Scene) -> np.ndarray:
+def _differences(frames: np.ndarray, truth: Scene) -> np.ndarray:
     """How little each frame looks like each part of the empty ring, `[F, TURN]`."""
     ring = _empty_ring(truth.background, truth.time)
-    empty = _uncoloured(frames)[:, :TOP]
-    columns = (np.arange(world.TURN)[:, None] + np.arange(world.SIZE)) % world.TURN
+    empty = ~oracle.with_margin(oracle.colour_map(frames) >= 0)[:, :TOP]
+    columns = (np.arange(TURN)[:, None] + np.arange(SIZE)) % TURN
     views = ring[:TOP, columns].transpose(1, 0, 2, 3)  # [TURN, TOP, W, 3]
-    views = views.reshape(world.TURN, -1)
+    views = views.reshape(TURN, -1)
     result = []
     for frame, mask in zip(frames[:, :TOP].astype(np.float32) / 255, empty, strict=True):
         weight = np.repeat(mask[..., None], 3, -1).astype(np.float32).ravel()
@@ -164,18 +175,8 @@ def _differences(frames: np.ndarray, truth: world.Scene) -> np.ndarray:
     return np.stack(result)
 
 
-def _uncoloured(frames: np.ndarray) -> np.ndarray:
-    """Where there is no saturated colour, nor beside it: bool `[F, H, W]`."""
-    coloured = oracle.colour_map(frames) >= 0
-    grown = coloured.copy()
-    for axis in (1, 2):
-        for shift in (-2, -1, 1, 2):
-            grown |= np.roll(coloured, shift, axis)
-    return ~grown
-
-
 @lru_cache(maxsize=32)
 def _empty_ring(background: str, time: str) -> np.ndarray:
     """The ring of a background and a time without signs, `[H, TURN, 3]`."""
-    scene = world.sample_scene(0, world.WorldConfig(turn_probability=1.0))
-    return world.ring(replace(scene, background=background, time=time, signs=(), seed=7))
+    scene = sample_scene(0, WorldConfig(turn_probability=1.0))
+    return ring(replace(scene, background=background, time=time, signs=(), seed=7))
