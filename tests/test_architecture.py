@@ -41,6 +41,7 @@ FREE = {
     "foreign",
     "lazy",
     "registry",
+    "resampling",
     "software",
     "state",
     "text",

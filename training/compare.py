@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from training.common import load_config
 from training.longrun import differences, differences_table
-from training.sample import interval
+from training.summing import interval
 
 Array = npt.NDArray[Any]
 Curve = dict[str, Array]  # a stage's columns, each `[R]`

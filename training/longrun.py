@@ -34,8 +34,10 @@ from tethercache import POLICIES, CausalVideoPipeline
 from tethercache.evaluation import world
 from tethercache.evaluation.world import oracle
 from tethercache.files import write_atomically
+from tethercache.resampling import bounds, resamples
 from training.common import load_config, pick_device, written_whole
-from training.sample import interval, through_vae
+from training.sample import through_vae
+from training.summing import difference, interval
 
 Array = npt.NDArray[Any]
 MEASURES = ("adherence", "identity", "speed")
@@ -145,8 +147,7 @@ def frechet(one: tuple[Array, Array], other: tuple[Array, Array]) -> float:
 
 def resampled(prompts: int, draws: int = 300) -> Array:
     """All prompts, then as many bootstrap samples of them: int `[1 + draws, prompts]`."""
-    picks = np.random.default_rng(0).integers(prompts, size=(draws, prompts))
-    return np.concatenate([np.arange(prompts)[None], picks])
+    return np.concatenate([np.arange(prompts)[None], *resamples(prompts, draws)])
 
 
 def frechet_draws(videos: list[Array], renders: list[Array]) -> Array:
@@ -169,8 +170,8 @@ def frechet_interval(draws: Array) -> list[float]:
     from anything; the interval is moved by the difference between the mean of the draws and the
     value.
     """
-    low, high = np.quantile(draws[1:], (0.025, 0.975)) - draws[1:].mean() + draws[0]
-    return [round(float(x), 3) for x in (draws[0], low, high)]
+    moved = draws[1:] - draws[1:].mean() + draws[0]
+    return [round(float(x), 3) for x in (draws[0], *bounds(moved))]
 
 
 def main_axes(features: Array, keep: int = 64) -> Array:
@@ -295,7 +296,7 @@ def _of_policy(
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """How far the videos of one policy or model lie above those of another, prompt by prompt.
+    """How far the videos of one policy or model lie above those of another.
 
     The first window is left out: about half of it is the time before a budget is full, in which
     policies of the same budget do the same.
@@ -305,16 +306,13 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         other: the same, of the other policy or of another report.
 
     Returns:
-        For each of `COMPARED` the mean difference, the ends of its 95 % interval over the prompts
-        that both have, and the numbers of prompts in which `one` is higher and lower. Empty if
-        they share no prompt.
+        For each of `COMPARED` the `difference`. Empty if they share no prompt.
     """
-    shared, rows, other_rows = np.intersect1d(one["prompts"], other["prompts"], return_indices=True)
-    found: dict[str, Any] = {}
-    for key in COMPARED if len(shared) else ():
-        values, base = (np.array(side["by_prompt"][key]) for side in (one, other))
-        gaps = values[rows] - base[other_rows]
-        found[key] = [*interval(gaps), int((gaps > 0).sum()), int((gaps < 0).sum())]
+    found = {}
+    for key in COMPARED:
+        sides = [dict(zip(s["prompts"], s["by_prompt"][key], strict=True)) for s in (one, other)]
+        if gap := difference(*sides):
+            found[key] = gap
     return found
 
 

@@ -34,7 +34,8 @@ from tethercache.policies import grab
 from tethercache.policies.tethercache import TetherCache
 from training.common import load_config, pick_device, written_whole
 from training.longrun import declare, pieces, save_arrays, videos
-from training.sample import interval, through_vae
+from training.sample import through_vae
+from training.summing import difference, interval
 
 Array = npt.NDArray[Any]
 SECONDS_A_TURN = world.TURN / world.TURN_SPEED / world.FPS
@@ -151,13 +152,6 @@ def _over(values: list[list[float]]) -> list[float] | None:
     return interval(means) if len(means) else None
 
 
-def difference(one: dict[str, Any], other: dict[str, Any]) -> list[float]:
-    """How far `by_prompt` of one lies above the other's: mean, interval, higher in, lower in."""
-    shared = sorted(set(one["by_prompt"]) & set(other["by_prompt"]))
-    gaps = np.array([one["by_prompt"][p] - other["by_prompt"][p] for p in shared])
-    return [*interval(gaps), int((gaps > 0).sum()), int((gaps < 0).sum())] if shared else []
-
-
 def ceiling(config: dict[str, Any], folder: Path, vae: AutoencoderKLWan) -> dict[str, Any]:
     """`summarise` of the renders of the same prompts after the VAE, two and a half turns long."""
     path = folder / "ceiling.json"
@@ -243,7 +237,7 @@ def report(config: dict[str, Any], folder: Path, vae: AutoencoderKLWan) -> dict[
     result["ceiling"] = ceiling(config, folder, vae)
     result["differences"] = {
         base: {
-            policy: difference(entry, result["policies"][base])
+            policy: difference(entry["by_prompt"], result["policies"][base]["by_prompt"])
             for policy, entry in result["policies"].items()
             if policy != base
         }

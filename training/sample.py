@@ -28,6 +28,7 @@ from tethercache.files import write_atomically
 from training import causal, text
 from training.common import load_config, pick_device
 from training.encode import encode_scenes, latent_scale
+from training.summing import interval
 
 
 @torch.no_grad()
@@ -152,13 +153,6 @@ def summarise(
 
 def _share(right: list[bool]) -> float:
     return round(float(np.mean(right)), 4)
-
-
-def interval(values: np.ndarray, draws: int = 2000, seed: int = 0) -> list[float]:
-    """Mean and its 95 % bootstrap interval, of `[clips]`; NaNs are left out."""
-    picks = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
-    low, high = np.nanquantile(np.nanmean(values[picks], 1), (0.025, 0.975))
-    return [round(float(x), 4) for x in (np.nanmean(values), low, high)]
 
 
 if __name__ == "__main__":

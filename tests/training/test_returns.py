@@ -51,11 +51,6 @@ def test_returns_are_counted_by_prompt_and_by_turn(found: list[dict[str, Any]]):
     assert both["colour"][0] == 1
     assert both["by_turn"][2] is None
     assert both["by_turn"][1][0] == pytest.approx(0.5)
-    gap = returns.difference(one, both)
-    assert gap == [0, 0, 0, 0, 0]
-    worse = returns.summarise(found[1:], [7], 2)
-    assert returns.difference(worse, one)[0] < -0.6
-    assert returns.difference(one, worse)[3:] == [1, 0]
 
 
 def test_a_report_has_every_policy_the_ceiling_and_a_picture(

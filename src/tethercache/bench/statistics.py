@@ -2,8 +2,7 @@
 
 A machine is never equally fast for long. Contestants are therefore timed in rounds, one chunk each,
 and compared within a round: what slows the whole machine down slows both down and leaves their
-ratio alone. The median of the rounds' ratios is the result; resampling the rounds with replacement
-says how far it would vary (percentile bootstrap, Efron and Tibshirani 1993, chapter 13).
+ratio alone. The median of the rounds' ratios is the result, with its bootstrap interval.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from tethercache.resampling import interval
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,5 @@ def paired_ratio(
     if len(ours) != len(reference) or len(ours) == 0:
         raise ValueError(f"{len(ours)} and {len(reference)} times cannot be paired")
     ratios = np.asarray(ours, float) / np.asarray(reference, float)
-    picks = np.random.default_rng(seed).integers(len(ratios), size=(draws, len(ratios)))
-    medians = np.median(ratios[picks], axis=1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(medians, (tail, 1 - tail))
-    return Ratio(float(np.median(ratios)), float(low), float(high))
+    low, high = interval(ratios, np.median, draws=draws, confidence=confidence, seed=seed)
+    return Ratio(float(np.median(ratios)), low, high)

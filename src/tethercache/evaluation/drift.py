@@ -15,11 +15,10 @@ from typing import Literal
 import numpy as np
 
 from tethercache.evaluation.metrics.metric import Change, Series, Values
+from tethercache.resampling import interval
 
 Compare = Callable[[Values, Values], float | None]
 """Measurements `[n]` or `[n, d]` of the start, and of the end, to one number."""
-
-_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -182,20 +181,12 @@ def statistics(values: Sequence[float]) -> Statistics:
     if not len(values):
         raise ValueError("`values` must not be empty")
     data = np.asarray(values, dtype=np.float64)
-    interval = None
-    if len(data) > 1:
-        generator = np.random.default_rng(0)
-        means = [
-            generator.choice(data, (_RESAMPLES // 10, len(data))).mean(axis=1) for _ in range(10)
-        ]
-        low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-        interval = (float(low), float(high))
     return Statistics(
         n=len(data),
         mean=float(data.mean()),
         mean_absolute=float(np.abs(data).mean()),
         median=float(np.median(data)),
-        interval=interval,
+        interval=interval(data) if len(data) > 1 else None,
     )
 
 
