@@ -24,6 +24,7 @@ STAGES = (
     "prompts",
     "models",
     "fit",
+    "script",
     "request",
     "inputs",
     "pipeline",

@@ -14,6 +14,7 @@ from tethercache.cli.generate import generate
 from tethercache.models import Settings
 from tethercache.policies.tethercache import TetherCache
 from tethercache.request import Lora, VideoRequest
+from tethercache.script import Change
 from tethercache.video.mp4 import DEFAULT_CRF
 
 FULL = VideoRequest(
@@ -26,6 +27,10 @@ FULL = VideoRequest(
     prefix="clip.mp4",
     seed=2**64 - 1,
     sample=3,
+    then=(
+        Change(1.5, "a blue ball", "cut", policy="tethercache:alpha=0.1"),
+        Change(2, seed=4, pin=(0, 1.25), forget=(1.25, 2)),
+    ),
     device="cuda:1",
     dtype="bfloat16",
     vae_dtype="float32",
@@ -57,7 +62,7 @@ def test_what_a_request_leaves_out_has_its_default() -> None:
 
 def test_the_flags_take_their_defaults_from_the_request() -> None:
     names = {"compiled": "compile", "lora": "loras"}
-    own = {"prompt", "prompts", "num_samples", "output", "overwrite", "as_json", "debug"}
+    own = {"prompt", "prompts", "script", "num_samples", "output", "overwrite", "as_json", "debug"}
     own |= {"resume", "resume_anyway"}
     flags = {
         names.get(name, name): parameter.default
@@ -65,9 +70,9 @@ def test_the_flags_take_their_defaults_from_the_request() -> None:
         if name not in own
     }
     fields = {f.name: f.default for f in dataclasses.fields(VideoRequest)}
-    assert flags.keys() == fields.keys() - {"prompt", "sample"}
+    assert flags.keys() == fields.keys() - {"prompt", "sample", "branch"}
     for name, default in flags.items():
-        assert default == fields[name] or (name, default) == ("loras", None)
+        assert default == fields[name] or (name in ("loras", "then") and default is None)
 
 
 def test_a_policy_becomes_its_spec_and_paths_become_texts() -> None:
@@ -115,6 +120,9 @@ def test_a_policy_becomes_its_spec_and_paths_become_texts() -> None:
         ({"loras": [{"scale": 1}]}, "must have a `file`"),
         ({"loras": [{"file": "a", "weight": 1}]}, "a LoRA has no key `weight`"),
         ({"loras": [{"file": "a", "scale": "1"}]}, "`scale`"),
+        ({"then": {"at": 1}}, "`then`.*must be a list of changes"),
+        ({"then": ["5: a ball"]}, r"`then\[0\]`: `change`.*must be an object with `at`"),
+        ({"then": [{"at": 1, "text": "a", "colour": 1}]}, r"`then\[0\]`: .*no key `colour`"),
     ],
 )
 def test_what_a_request_may_not_say_is_refused_by_name(given: dict[str, Any], message: str) -> None:
@@ -126,7 +134,7 @@ def test_what_a_request_may_not_say_is_refused_by_name(given: dict[str, Any], me
 def test_what_holds_itself_is_refused_by_name(name: str) -> None:
     endless: list[Any] = []
     endless.append(endless)
-    with pytest.raises(ValueError, match=f"`{name}`"):
+    with pytest.raises(ValueError, match=rf"`{name}[`\[]"):
         VideoRequest.from_dict({"prompt": "a red ball", name: endless})
 
 

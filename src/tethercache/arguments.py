@@ -64,7 +64,7 @@ def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
     return value
 
 
-def instance(name: str, value: Any, kind: type, what: str) -> Any:
+def instance(name: str, value: Any, kind: type | UnionType, what: str) -> Any:
     """An object of a class; `what` says it in words."""
     if not isinstance(value, kind):
         raise _refusal(name, value, what)

@@ -10,7 +10,7 @@ The call is the stream, collected. Axes: latents `[B, C, F, h, w]`, frames `[B, 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from tethercache.models import Parts, Settings, fetch, find
 from tethercache.models.checkpoints.lora import merge_lora
 from tethercache.models.components import adapters, components, warn_of_strange
 from tethercache.rollout import Rollout, Steps
+from tethercache.script import Change
 from tethercache.video import Decoder, PreviewDecoder, StreamingDecoder, TileSize, decoded, first
 
 
@@ -206,14 +207,15 @@ class CausalVideoPipeline(DiffusionPipeline):
             prompt: one prompt, or one a sample. It is encoded at the call.
             keep_rotated: see `stream`.
             execution: see `stream`.
-            **request: length, policy, seed, samples, prefix and embeddings, as in `stream`.
+            **request: length, policy, seed, samples, prefix, changes and embeddings, as in
+                `stream`.
 
         Raises:
             ValueError: see `check_inputs`.
             MissingToolError: if code is to be compiled and no compiler is there.
         """
         inputs = self.check_inputs(prompt, **request)
-        return self._rollout(inputs, flag("keep_rotated", keep_rotated), _given(execution))
+        return self._rollout(inputs, flag("keep_rotated", keep_rotated), Execution.given(execution))
 
     @torch.no_grad()
     def _rollout(self, inputs: Inputs, keep_rotated: bool, execution: Execution) -> Rollout:
@@ -242,6 +244,7 @@ class CausalVideoPipeline(DiffusionPipeline):
             latent_size=self.latent_size,
             context_noise=config.context_noise,
             prefix=inputs.prefix_latents,
+            actions=inputs.actions(self.encode_prompt),
         )
 
     @property
@@ -275,6 +278,8 @@ class CausalVideoPipeline(DiffusionPipeline):
         samples: Sequence[int] | None = None,
         prefix_latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
+        then: Sequence[Change] = (),
+        then_embeds: Mapping[str, Tensor] | None = None,
         tile: TileSize | None = None,
         keep_rotated: bool = True,
         latents: bool = False,
@@ -296,6 +301,8 @@ class CausalVideoPipeline(DiffusionPipeline):
             prefix_latents: clean, normalised latents `[B, C, F, h, w]` that the video starts with.
             prompt_embeds: what `encode_prompt` made of the prompts, so that the text encoder need
                 not be there any more. They are converted to the transformer's dtype and device.
+            then: what changes over time, see `script.Change`; one text serves all samples.
+            then_embeds: what `encode_prompt` made of the texts in it, `[1, L, C_text]` each.
             tile: decode in spatial tiles of this size.
             keep_rotated: see `attach`; False saves a third of the cache's memory.
             latents: yield clean latents `[B, C, F, h, w]` and do not decode.
@@ -311,7 +318,7 @@ class CausalVideoPipeline(DiffusionPipeline):
             MissingToolError: if code is to be compiled and no compiler is there.
             NotFiniteError: later, if a model makes NaN or infinity.
         """
-        execution = _given(execution)
+        execution = Execution.given(execution)
         inputs = self.check_inputs(
             prompt,
             policy=policy,
@@ -321,6 +328,8 @@ class CausalVideoPipeline(DiffusionPipeline):
             samples=samples,
             prefix_latents=prefix_latents,
             prompt_embeds=prompt_embeds,
+            then=then,
+            then_embeds=then_embeds,
         )
         flag("keep_rotated", keep_rotated)
         if tile is not None:
@@ -388,10 +397,3 @@ class CausalVideoPipeline(DiffusionPipeline):
         frames = torch.cat(list(self.progress_bar(self.stream(prompt, **options))), dim=1)
         scaled = frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
         return CausalVideoOutput(self.video_processor.postprocess_video(scaled, output_type))
-
-
-def _given(execution: Execution | None) -> Execution:
-    """The way to compute that a caller gave, or the usual one."""
-    given = Execution() if execution is None else execution
-    checked: Execution = instance("execution", given, Execution, "an `Execution`")
-    return checked

@@ -69,9 +69,8 @@ def read_prompts(file: Path) -> list[str]:
     Raises:
         ValueError: it is no path, cannot be read, is not text, or has no prompts.
     """
-    file = as_path("file", file)
-    name = "standard input" if file == STANDARD_INPUT else str(file)
-    lines = re.split(r"\r\n|\n|\r", _decode(_read(file, name), name))
+    name, text = read_text(file, "the prompts", _MAX_BYTES)
+    lines = re.split(r"\r\n|\n|\r", text)
     prompts = []
     for number, line in enumerate(lines, start=1):
         content = line.strip().strip(_MARK).strip()
@@ -82,20 +81,32 @@ def read_prompts(file: Path) -> list[str]:
     return prompts
 
 
-def _read(file: Path, name: str) -> bytes:
+def read_text(file: Path, what: str, most: int) -> tuple[str, str]:
+    """The name of a file for messages, and the text in it, in the encodings of `read_prompts`.
+
+    Args:
+        file: its path; `-` is standard input.
+        what: what it holds, such as "the prompts".
+        most: bytes that it may have.
+
+    Raises:
+        ValueError: it is no path, cannot be read, is not text or too large.
+    """
+    file = as_path("file", file)
+    name = "standard input" if file == STANDARD_INPUT else str(file)
     try:
         if file != STANDARD_INPUT:
             with file.open("rb") as stream:
-                content = stream.read(_MAX_BYTES + 1)
+                content = stream.read(most + 1)
         elif sys.stdin is not None:
-            content = sys.stdin.buffer.read(_MAX_BYTES + 1)
+            content = sys.stdin.buffer.read(most + 1)
         else:
-            raise ValueError("cannot read the prompts: standard input is closed")
+            raise ValueError(f"cannot read {what}: standard input is closed")
     except OSError as error:
-        raise ValueError(f"cannot read the prompts in {name}: {error.strerror}") from None
-    if len(content) > _MAX_BYTES:
-        raise ValueError(f"{name} must not be larger than {_MAX_BYTES >> 20} MiB")
-    return content
+        raise ValueError(f"cannot read {what} in {name}: {error.strerror}") from None
+    if len(content) > most:
+        raise ValueError(f"{name} must not be larger than {most >> 20} MiB")
+    return name, _decode(content, name)
 
 
 def _decode(content: bytes, name: str) -> str:

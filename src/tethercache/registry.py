@@ -15,7 +15,7 @@ import difflib
 import importlib
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -157,3 +157,14 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean `{near[0]}`?" if near else ""
     return f"{hint} (known: {', '.join(known)})"
+
+
+def check_keys(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse a key that a `what` does not have.
+
+    Raises:
+        ValueError: naming the key, and the one that it is like.
+    """
+    for key in given:
+        if key not in known:
+            raise ValueError(f"a {what} has no key `{key}`{nearest(str(key), known)}")

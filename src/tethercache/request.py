@@ -22,9 +22,17 @@ from tethercache.fit.choice import BYTES
 from tethercache.fit.execution import Execution, check_threads
 from tethercache.policies import POLICIES, as_policy
 from tethercache.prompts import check_prompt, check_text
-from tethercache.registry import nearest
+from tethercache.registry import check_keys
 from tethercache.rollout import Plan, frames_for_seconds, latent_frames, pixel_frames
 from tethercache.rollout.plan import MAX_FRAMES
+from tethercache.script import (
+    Branch,
+    Change,
+    changes_by_chunk,
+    changes_from,
+    check_policies,
+    in_order,
+)
 
 if TYPE_CHECKING:
     from tethercache.cache import Policy
@@ -81,6 +89,8 @@ class VideoRequest:
         prefix: clip or picture that the video starts with, frame for frame.
         seed: of the noise, from -2 ** 63 to 2 ** 64 - 1.
         sample: number of the video among those of this prompt and seed, 0 or more.
+        then: what changes over time.
+        branch: the video that it is a branch of; says nothing about the frames.
         device: where to compute: `cpu`, `cuda`, `cuda:1`, ...; `auto` picks.
         dtype: number format of weights and cache; None: float32 on a CPU where it fits, else
             bfloat16.
@@ -94,6 +104,7 @@ class VideoRequest:
         threads: PyTorch's on a CPU; None: by the model's size and the number of cores.
         crf: quality of the mp4, from 1 (best) to 51.
         watch_drift: measure while the video is made how far it drifts.
+        guard: where it drifts, go back and try something else; see `render/guard.py`.
         keep_snapshots: how many of the newest snapshots stay while the video is made; 0: none is
             taken, and a crash loses the video.
         snapshot_every: seconds of work between two snapshots; 0: one wherever there can be one;
@@ -115,6 +126,8 @@ class VideoRequest:
     prefix: str | None = None
     seed: int = 0
     sample: int = 0
+    then: tuple[Change, ...] = ()
+    branch: Branch | None = None
     device: str = "auto"
     dtype: str | None = None
     vae_dtype: str | None = None
@@ -127,6 +140,7 @@ class VideoRequest:
     threads: int | None = None
     crf: int = 18
     watch_drift: bool = False
+    guard: bool = False
     keep_snapshots: int = 2
     snapshot_every: float | None = None
     snapshot_budget: float = 0.0
@@ -149,9 +163,10 @@ class VideoRequest:
         for name in ("model", "weights_dir", "prefix"):
             if getattr(self, name) is not None:
                 _path(self, name)
-        _set(self, loras=tuple(self.loras))
+        _set(self, loras=tuple(self.loras), then=in_order(self.then))
         for lora in self.loras:
             instance("loras", lora, Lora, "a list of adapters")
+        instance("branch", self.branch, Branch | None, "a `Branch`")
         _set(
             self,
             seed=whole_number("seed", self.seed, *SEEDS),
@@ -167,7 +182,7 @@ class VideoRequest:
             if getattr(self, name) is not None:
                 one_of(name, getattr(self, name), DTYPES)
         check_threads(self.threads)
-        for name in ("channels_last", "watch_drift"):
+        for name in ("channels_last", "watch_drift", "guard"):
             flag(name, getattr(self, name))
         _ = self.execution
 
@@ -210,11 +225,18 @@ class VideoRequest:
         Raises:
             ValueError: if they do not fit together.
         """
-        return plan_video(settings, policy, prefix=prefix, **self.length)
+        plan = plan_video(settings, policy, prefix=prefix, **self.length)
+        changes_by_chunk(self.then, plan.chunks, settings.fps)
+        check_policies(self.then, policy, plan.chunks)
+        return plan
 
     def to_dict(self) -> dict[str, Any]:
         """The request as JSON has it, its version included."""
-        return {"version": VERSION, **asdict(self), "loras": [asdict(lora) for lora in self.loras]}
+        lists = {
+            "loras": [asdict(lora) for lora in self.loras],
+            "then": [change.to_dict() for change in self.then],
+        }
+        return {"version": VERSION, **asdict(self), **lists}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> VideoRequest:
@@ -227,27 +249,25 @@ class VideoRequest:
         version = values.pop("version", VERSION)
         if type(version) is not int or version != VERSION:
             raise ValueError(f"`version` ({version}) of a request must be {VERSION}")
-        _check_keys("request", values, cls)
+        check_keys("request", values, [f.name for f in fields(cls)])
         if "prompt" not in values:
             raise ValueError("a request must have a `prompt`")
         if "loras" in values:
             loras = instance("loras", values["loras"], list, "a list of adapters")
             values["loras"] = tuple(map(_lora, loras))
+        if "then" in values:
+            values["then"] = changes_from("then", values["then"])
+        if values.get("branch") is not None:
+            values["branch"] = Branch.from_dict(values["branch"])
         return cls(**values)
 
 
 def _lora(given: Any) -> Lora:
-    _check_keys("LoRA", instance("loras", given, Mapping, "a list of adapters"), Lora)
+    instance("loras", given, Mapping, "a list of adapters")
+    check_keys("LoRA", given, [f.name for f in fields(Lora)])
     if "file" not in given:
         raise ValueError("a LoRA must have a `file`")
     return Lora(**given)
-
-
-def _check_keys(what: str, given: Mapping[str, Any], kind: type) -> None:
-    known = [f.name for f in fields(kind)]
-    for key in given:
-        if key not in known:
-            raise ValueError(f"a {what} has no key `{key}`{nearest(str(key), known)}")
 
 
 def _set(request: Any, **values: Any) -> None:

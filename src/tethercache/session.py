@@ -19,8 +19,8 @@ from torch import Tensor
 
 from tethercache.cache import Bank, Event, PassKind, Policy
 from tethercache.cache.backbone import Backbone
-from tethercache.cache.call import Call, PromptMemory, expecting, passes
-from tethercache.cache.stream import Stream
+from tethercache.cache.call import Call, expecting, passes
+from tethercache.cache.stream import Stream, check_frame
 from tethercache.errors import SessionError
 from tethercache.state import State, check_fits
 
@@ -29,13 +29,11 @@ STATE_VERSION = 1
 
 
 class Session:
-    """The state of a video in the making. Made by `attach`.
-
-    Nothing else reaches the model, so a session outlives its attachment: `attach` takes it again.
+    """The state of a video in the making. Made by `attach`, which takes it again later.
 
     Args:
         backbone: the model.
-        policy: decides what it remembers.
+        policy: decides what it remembers. Another may follow, see `Policy.check_follows`.
         chunk_size: the largest chunk after the first, in latent frames; None: any.
         keep_rotated: keep readable keys a second time, as attention reads them.
         backend: attention backend of diffusers' dispatcher; None: each layer's own.
@@ -63,6 +61,7 @@ class Session:
         self._frames = 0
         self._steps: int | None = None
         self._pass: PassKind | None = None
+        self._replayed: Tensor | None = None  # which frames are read again
         self._discarding = False
         self._failure = ""  # what has gone wrong, for good
         self._refusal: Exception | None = None  # the latest, of a call that has changed nothing
@@ -96,13 +95,13 @@ class Session:
             SessionError: if a chunk is open.
         """
         self._check_between_chunks("an event")
-        for stream in self._begun().values():
-            for bank in stream.caches:
-                try:
+        try:
+            for stream in self._begun().values():
+                for bank in stream.caches:
                     self.policy.on(bank, event)
-                except BaseException as error:
-                    self._break("an event", error)
-                    raise
+        except BaseException as error:
+            self._break("an event", error)
+            raise
 
     def state_dict(self) -> State:
         """All that the session has to remember between two chunks; see `tethercache.state`.
@@ -134,9 +133,7 @@ class Session:
         check_fits("session", state, self._made_for())
         streams = {name: self._new_stream() for name in state["streams"]}
         for name, saved in state["streams"].items():
-            sizes = {"frame": list(saved["layers"][0]["frames"].shape[3:])}
-            frame = list(self.backbone.frame(*saved["shape"][2:]))
-            check_fits("session", {"made_for": sizes}, {"frame": frame})
+            check_frame(saved, self.backbone)
             streams[name].load_state_dict(saved, device)
         self._streams, self._failure = streams, ""
 
@@ -239,6 +236,30 @@ class Session:
                 self._discarding = False
 
     @contextmanager
+    def replay_pass(self, index: Tensor, *, anew: bool = False) -> Iterator[None]:
+        """Declare a pass on clean latents of frames of before, between two chunks.
+
+        An exception that leaves it breaks the session.
+
+        Args:
+            index: which frames of the stream they are, int64 `[B, F]`, in the order of time.
+            anew: whether all that is remembered is forgotten first.
+        """
+        self._check_between_chunks("a replay pass")
+        try:
+            for stream in self._begun().values():
+                stream.begin_replay(anew=anew)
+            self._frames, self._steps, self._replayed = index.shape[1], None, index
+            self._discarding = self.backbone.can_stop_early()
+            with self._declared(PassKind.REPLAY):
+                yield
+        except BaseException as error:
+            self._break("a replay pass", error)
+            raise
+        finally:
+            self._frames, self._replayed, self._discarding = 0, None, False
+
+    @contextmanager
     def _declared(self, kind: PassKind) -> Iterator[None]:
         if not self._frames:
             raise SessionError(f"a {kind.value} pass needs an open chunk: `with session.chunk(n):`")
@@ -312,11 +333,8 @@ class Session:
         return self._streams[name]
 
     def _new_stream(self) -> Stream:
-        hidden, shared = self.policy.reserve(self._chunk_size), dict[str, Tensor]()
-        sizes, kept = (self.policy.budget, hidden), self._keep_rotated
-        layers = range(self.backbone.layers)
-        banks = [Bank(*sizes, layer, shared, keep_rotated=kept) for layer in layers]
-        return Stream(banks, PromptMemory(len(layers)))
+        sizes = (self.policy.budget, self.policy.reserve(self._chunk_size))
+        return Stream.of(self.backbone.layers, *sizes, keep_rotated=self._keep_rotated)
 
     # What stands in the model uses ---------------------------------------------------------
 
@@ -346,11 +364,12 @@ class Session:
         assert stream.rope is not None
         if prompt_embeds is not None:
             stream.prompt.take(prompt_embeds)
-        step = len(stream.passes)
+        coming = stream.coming(self._frames, latents.device)
         stream.call = Call(
             self.policy,
-            passes(self._pass, step, self._steps, len(stream.caches)),
+            passes(self._pass, len(stream.passes), self._steps, len(stream.caches)),
             self._frames,
+            coming if self._replayed is None else self._replayed,
             stream.rope,
             stream.caches,
             stream.prompt,
@@ -370,16 +389,11 @@ class Session:
             raise SessionError(f"a second call in one {self._pass.value} pass of one stream")
         if PassKind.CONTEXT in stream.passes:
             raise SessionError("the chunk is committed already; open the next one")
-        batch, channels, frames, height, width = latents.shape
+        frames = latents.shape[2]
         if frames != self._frames:
             raise ValueError(f"the chunk was declared with {self._frames} frames, got {frames}")
-        shape = (batch, channels, height, width)
-        if stream.shape not in (None, shape):
-            raise ValueError(f"[B, C, h, w] of a stream cannot change: {stream.shape} to {shape}")
         if begun is None:
             self._check_chunk(0, frames)
-        if stream.rope is None:
-            stream.shape = shape
-            stream.rope = self.backbone.rope(height, width, latents.device)
+        stream.fit(latents, self.backbone)
         self._streams[self._selected] = stream
         return stream

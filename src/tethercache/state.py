@@ -96,14 +96,17 @@ def split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], Any]:
 
     Returns:
         The tensors by name, contiguous, as safetensors takes them; and the rest, as JSON takes it,
-        in which a tensor is `{"$tensor": name}`.
+        in which a tensor is `{"$tensor": name}`. What is there several times has one name.
     """
     tensors: dict[str, Tensor] = {}
+    names: dict[Any, str] = {}
 
     def put(tensor: Tensor) -> Any:
-        name = str(len(tensors))
-        tensors[name] = tensor.detach().cpu().contiguous()
-        return {_TENSOR: name}
+        where = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+        if not tensor.numel() or where not in names:
+            names[where] = str(len(tensors))
+            tensors[names[where]] = tensor.detach().cpu().contiguous()
+        return {_TENSOR: names[where]}
 
     return tensors, each_tensor(state, put)
 

@@ -29,7 +29,8 @@ def bank(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ban
 def add(bank: Bank, slots: Slots, seed: int = 0) -> None:
     shape = (SHAPE[0], len(slots), *SHAPE[2:])
     generator = torch.Generator().manual_seed(seed)
-    bank.begin(slots)
+    newest = bank.frame_index.amax(dim=1, keepdim=True)
+    bank.begin(slots, newest + torch.arange(1, len(slots) + 1))
     bank.write(*(torch.randn(shape, generator=generator) * 3 + 100 for _ in range(2)))
     bank.measure()
 
@@ -125,11 +126,20 @@ def test_keeping_some_frames_forgets_all_others(bank: Bank) -> None:
     assert bank.frame_index[0].tolist() == [2, 3, 4, *[EMPTY] * 5]
 
 
-def test_frames_behind_a_jump_stand_further_away(bank: Bank) -> None:
+def test_the_chunk_behind_a_jump_stands_further_away_until_the_next_one_begins(bank: Bank) -> None:
     bank.jump(40)
     add(bank, bank.take(2), seed=1)
-    assert bank.age()[0].tolist() == [0, 1, 2, 43, 44]
-    assert bank.index()[1].tolist() == [1, 2, 0, 43, 44]
+    assert bank.age()[0].tolist() == [0, 1, 2, 40, 41]
+    assert bank.index()[1].tolist() == [1, 2, 0, 40, 41]
+    add(bank, bank.take(1), seed=2)
+    assert bank.age()[0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert not bank.marked
+
+
+def test_a_jump_never_leads_back(bank: Bank) -> None:
+    bank.jump(2)
+    add(bank, bank.take(2), seed=1)
+    assert bank.age()[0].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_pinned_frames_leave_last_and_win_and_forgotten_ones_lose(bank: Bank) -> None:

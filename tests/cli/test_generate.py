@@ -269,7 +269,7 @@ def test_what_a_model_does_not_read_of_a_prompt_is_named_and_recorded(
         ([PROMPT, "--overlap", "maybe"], 2, "`overlap` (maybe) must be auto, on or off"),
         ([PROMPT, "--decoder", "taehv"], 2, "`decoder` (taehv) must be vae or preview"),
         ([PROMPT, "--vae-dtype", "int8"], 2, "'--vae-dtype'"),
-        ([PROMPT, "--prompts", "prompts.txt"], 2, "one of the two"),
+        ([PROMPT, "--prompts", "prompts.txt"], 2, "one of the three"),
         ([PROMPT, "-o", "video.avi"], 2, "must end in .mp4"),
         ([PROMPT, "-o", "x" * 243 + ".mp4"], 2, "too long"),  # that of the partial record is
         ([PROMPT, "-o", "nowhere/video.mp4"], 1, "no such folder"),

@@ -19,7 +19,8 @@ def fill(policy: Policy, *chunks: int, bank: Bank | None = None) -> Bank:
     bank = bank or Bank(policy.budget, policy.reserve(3))
     bank.allocate(torch.zeros(1, 1, 2, 1, 6))
     for frames in chunks:
-        bank.begin(policy.open(bank, frames))
+        newest = bank.frame_index.amax(dim=1, keepdim=True)
+        bank.begin(policy.open(bank, frames), newest + torch.arange(1, frames + 1))
         index = bank.frame_index[0, bank.current.index[0]]
         numbers = index.float()[None, :, None, None, None].expand(1, -1, 2, 1, 6)
         bank.write(numbers, numbers)

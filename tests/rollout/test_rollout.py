@@ -214,7 +214,7 @@ def test_a_state_of_another_version_or_of_nothing_is_refused() -> None:
     rollout = begin("fifo:window=6", Plan(9))
     state = rollout.state_dict()
     state["made_for"] = state["made_for"] | {"version": 0, "colour": "red"}
-    message = "`version` is 0 in it and 1 here; `colour` is 'red' in it and not there here"
+    message = "`version` is 0 in it and 2 here; `colour` is 'red' in it and not there here"
     with pytest.raises(ValueError, match=message):
         rollout.load_state_dict(state)
     with pytest.raises(ValueError, match="no state of a rollout"):
@@ -254,7 +254,7 @@ def test_events_reach_every_bank_and_are_in_the_state() -> None:
         return made
 
     plain = run()
-    for events in ((Pin(4, 6),), (Forget(6, 8),), (Cut(newest=2, jump=4), Pin(1, 2))):
+    for events in ((Pin(4, 6),), (Forget(6, 8),), (Cut(newest=2, place=9), Pin(1, 2))):
         assert not torch.equal(run(*events)[0], plain[0])
 
 

@@ -10,7 +10,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch import Tensor
 
 from tethercache.cache.bank import Bank
-from tethercache.cache.policy import Fused, Pass, Policy, View
+from tethercache.cache.policy import Fused, Pass, PassKind, Policy, View
 from tethercache.cache.rope import Rope
 
 
@@ -23,6 +23,7 @@ def attend(
     value: Tensor,
     *,
     frames: int,
+    index: Tensor,
     rope: Rope,
     backend: str | None = None,
 ) -> Tensor:
@@ -36,6 +37,7 @@ def attend(
         key: normalised, unrotated keys, same shape.
         value: values, same shape.
         frames: latent frames in the chunk (F).
+        index: which frames of the video they are, int64 `[B or 1, F]`.
         rope: rotary embedding of the token grid.
         backend: attention backend of diffusers' dispatcher; None for its active one. A bias always
             takes PyTorch's own, as the others know none.
@@ -43,7 +45,7 @@ def attend(
     Returns:
         The attention output `[B, L, H, D]`.
     """
-    remember(bank, policy, pass_, query, key, value, frames=frames, rope=rope)
+    remember(bank, policy, pass_, query, key, value, frames=frames, index=index, rope=rope)
     keys = bank.keys(rope)
     turned_query = bank.turn(query.unflatten(1, (frames, -1))).flatten(1, 2)
 
@@ -73,13 +75,14 @@ def remember(
     value: Tensor,
     *,
     frames: int,
+    index: Tensor,
     rope: Rope,
 ) -> None:
     """Write the chunk and let the policy act: what `attend` does before the attention itself."""
     key, value = key.unflatten(1, (frames, -1)), value.unflatten(1, (frames, -1))
     bank.allocate(key)
     if pass_.first:
-        bank.begin(policy.open(bank, frames))
+        bank.begin(policy.open(bank, frames), index, again=pass_.kind is PassKind.REPLAY)
         bank.tell("open")
     if pass_.first or pass_.commits or not bank.keep_rotated:
         bank.write(key, value)

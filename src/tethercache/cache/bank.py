@@ -34,7 +34,7 @@ Edit = Callable[[Tensor, FrameStats], tuple[Tensor, FrameStats]]
 Observer = Callable[[str, "Bank", Mapping[str, Any]], None]
 """Is told what happened, in which bank, and the facts of it."""
 
-_NUMBERS = ("readable", "hidden", "jumped", "any_pinned", "any_forgotten")
+_NUMBERS = ("readable", "hidden", "jumping", "jumped", "any_pinned", "any_forgotten")
 _LATER = 1 << 40  # than any frame
 
 
@@ -241,9 +241,18 @@ class Bank(Placed):
         self.readable = len(slots)
         self._touch(kept.span, kept.span)
 
-    def jump(self, frames: int) -> None:
-        """Let frames that come from now on stand further away, by `frames` temporal positions."""
-        self.jumped += frames
+    def jump(self, place: int) -> None:
+        """Let the next chunk begin at the temporal position `place`, if that is further away.
+
+        The jump is over where the chunk after it begins: then all stand together again.
+        """
+        self.jumping = place
+
+    def clear(self) -> None:
+        """Forget all frames, and what was noted of them. A jump that was asked for stays."""
+        jumping = self.jumping
+        self.load_state_dict({})
+        self.jumping = jumping
 
     def pin(self, start: int, stop: int) -> None:
         """Keep the latent frames `start..stop-1`, as far as they are here, while others leave."""

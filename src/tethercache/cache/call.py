@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -62,6 +62,7 @@ class Call:
         policy: decides what the caches keep and show.
         passes: what the call is for, as each layer sees it.
         frames: latent frames in the chunk (F).
+        index: which frames of the video they are, int64 `[B or 1, F]`.
         rope: rotary embedding of the token grid.
         caches: one a layer.
         prompt: what is known of the prompt.
@@ -75,6 +76,7 @@ class Call:
     policy: Policy
     passes: tuple[Pass, ...]
     frames: int
+    index: Tensor
     rope: Rope
     caches: list[Bank]
     prompt: PromptMemory
@@ -105,11 +107,11 @@ class Call:
         """
         self.reached = layer
         chunk = (self.caches[layer], self.policy, self.passes[layer], query, key, value)
+        about: dict[str, Any] = {"frames": self.frames, "index": self.index, "rope": self.rope}
         if self.discards(layer):
-            remember(*chunk, frames=self.frames, rope=self.rope)
+            remember(*chunk, **about)
             return None
-        backend = self.backend or backend
-        return attend(*chunk, frames=self.frames, rope=self.rope, backend=backend)
+        return attend(*chunk, **about, backend=self.backend or backend)
 
     def projected_text(self, project: Callable[[Tensor], Tensor], prompt_embeds: Tensor) -> Tensor:
         """The text MLP's output `[B, L_text, C]`, computed by `project` once a prompt."""

@@ -30,7 +30,8 @@ class Placed(Store):
         rotated: keys as attention reads them, `[B, budget, T, H, D]`, if they are kept.
         current: slots of the chunk in progress.
         readable: number of readable slots in use, a prefix of all slots.
-        jumped: how much further away new frames stand than their index says.
+        jumping: where the next chunk shall begin, at the least; 0: next to the others.
+        jumped: how much further away the current chunk stands than it would without a jump.
     """
 
     rotated: Tensor
@@ -42,7 +43,7 @@ class Placed(Store):
         self.reserve = reserve
         self.keep_rotated = keep_rotated
         self.readable = 0
-        self.jumped = 0
+        self.jumping = self.jumped = 0
         self.any_pinned = self.any_forgotten = False
         self._position: Tensor | None = None
         self._rotation: Rotation | None = None
@@ -81,14 +82,21 @@ class Placed(Store):
             self._index = self._with_jumps(self.frame_index[:, : self.readable].clone())
         return self._index
 
-    def begin(self, slots: Slots) -> None:
-        """Give `slots` to the next frames of the video, which become the current chunk.
+    def begin(self, slots: Slots, index: Tensor, *, again: bool = False) -> None:
+        """Give `slots` to frames of the video, which become the current chunk.
 
         What the slots held is forgotten; a policy that still wants it has hidden it before.
+
+        Args:
+            slots: where they go.
+            index: which frames of the video they are, `[B or 1, F]`, later ones than those here.
+            again: whether they were here before, and are read again.
         """
-        newest = self.frame_index.amax(dim=1, keepdim=True)
-        coming = torch.arange(1, len(slots) + 1, device=newest.device)
-        self.frame_index[self.rows, slots.index] = newest + coming
+        self.frame_index[self.rows, slots.index] = index
+        self._land()
+        if not again:
+            others = self.readable - len(slots)
+            self.jumped, self.jumping = max(0, self.jumping - others) if self.jumping else 0, 0
         if self.marked:
             for row, value in ((OFFSET, self.jumped), (PINNED, 0), (LIVE, 1)):
                 self.marks[row, self.rows, slots.index] = value
@@ -176,6 +184,13 @@ class Placed(Store):
         self._rewritten = union(self._rewritten, rewritten)
         self._reordered = union(self._reordered, reordered)
         self._forget_order()
+
+    def _land(self) -> None:
+        """Let the chunk that has jumped stand with the others."""
+        if self.jumped:
+            self.jumped = 0
+            self.marks[OFFSET] = 0
+            self._touch(range(self.readable), range(self.readable))
 
     def _forget_order(self) -> None:
         self._age = self._index = None

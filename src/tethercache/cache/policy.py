@@ -36,6 +36,7 @@ class PassKind(Enum):
 
     DENOISING = "denoising"
     CONTEXT = "context"
+    REPLAY = "replay"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Pass:
     """One model call on a chunk, as one layer sees it.
 
     Attributes:
-        kind: denoising pass, or the context pass that commits the chunk.
+        kind: denoising pass, context pass that commits the chunk, or a pass in which frames of
+            before are read again and committed anew.
         step: index of the denoising step; for the context pass the number of steps before it.
         steps: how many denoising steps the chunk has; None if the caller did not say.
         layer: number of the block.
@@ -64,7 +66,7 @@ class Pass:
     @property
     def commits(self) -> bool:
         """Whether this pass writes the clean chunk."""
-        return self.kind is PassKind.CONTEXT
+        return self.kind is not PassKind.DENOISING
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,11 @@ class Cut:
 
     Attributes:
         newest: frames that stay beside the sink.
-        jump: temporal positions between the frames before the cut and those behind it.
+        place: temporal position of the first frame behind the cut, as long as its chunk is made.
     """
 
-    newest: int
-    jump: int
+    newest: int = 2
+    place: int = 45
 
 
 Event = Pin | Forget | Switch | Cut
@@ -170,6 +172,25 @@ class Policy(ABC):
         Once the budget is full, the answer depends on `frames` alone.
         """
 
+    def check_follows(self, other: Policy, chunk: int | None = None) -> None:
+        """Raise `ValueError` unless this policy can go on with what another one has kept.
+
+        Args:
+            other: that one.
+            chunk: the largest chunk after the first; None: any.
+        """
+        for name in ("budget", "sink_size", "recent_size"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise ValueError(
+                    f"a video's policy can only be followed by one of the same sizes: `{name}` is "
+                    f"{mine}, not {theirs}"
+                )
+        if self.reserve(chunk) != other.reserve(chunk):
+            raise ValueError("a video's policy can only be followed by one that hides as many")
+        if self.needs_statistics and not other.needs_statistics:
+            raise ValueError("a policy that needs statistics cannot follow one that takes none")
+
     def smaller(self, chunk: int) -> Iterator[Policy]:
         """The same policy with ever fewer frames, for where memory is short.
 
@@ -197,12 +218,12 @@ class Policy(ABC):
                 bank.pin(start, stop)
             case Forget(start, stop):
                 bank.forget(start, stop)
-            case Cut(newest, jump):
+            case Cut(newest, place):
                 sink = bank.slots(0, min(self.sink_size, bank.readable))
                 others = bank.slots(len(sink), bank.readable)
                 bank.keep(sink + bank.newest(newest, among=others))
                 bank.release()
-                bank.jump(jump)
+                bank.jump(place)
 
     def place(self, bank: Bank) -> Tensor:
         """Temporal position of each readable slot, int64 `[B, readable]`; by default its age.

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tethercache.cache.backbone import Backbone
 from tethercache.cache.bank import Bank
 from tethercache.cache.call import Call, PromptMemory
 from tethercache.cache.policy import PassKind
 from tethercache.cache.rope import Rope
-from tethercache.state import State, each_tensor, laid_out, layout
+from tethercache.state import State, check_fits, each_tensor, laid_out, layout
 
 
 @dataclass
@@ -37,6 +38,40 @@ class Stream:
     committed: int = 0
     passes: list[PassKind] = field(default_factory=list)
     call: Call | None = None
+
+    @classmethod
+    def of(cls, layers: int, budget: int, reserve: int, *, keep_rotated: bool) -> Stream:
+        """A stream that has not begun; see `Bank`."""
+        shared: dict[str, Tensor] = {}
+        numbers = range(layers)
+        banks = [Bank(budget, reserve, n, shared, keep_rotated=keep_rotated) for n in numbers]
+        return cls(banks, PromptMemory(layers))
+
+    def coming(self, frames: int, device: torch.device) -> Tensor:
+        """Which frames of the stream the next ones are, int64 `[1, frames]`."""
+        return self.committed + torch.arange(frames, device=device)[None]
+
+    def fit(self, latents: Tensor, backbone: Backbone) -> None:
+        """Take over the sizes of the latents `[B, C, F, h, w]` of the first call.
+
+        Raises:
+            ValueError: if those of a later one differ.
+        """
+        batch, channels, _, height, width = latents.shape
+        shape = (batch, channels, height, width)
+        if self.shape not in (None, shape):
+            raise ValueError(f"[B, C, h, w] of a stream cannot change: {self.shape} to {shape}")
+        if self.rope is None:
+            self.shape, self.rope = shape, backbone.rope(height, width, latents.device)
+
+    def begin_replay(self, *, anew: bool) -> None:
+        """Be ready for a pass that reads frames again; `anew`: forget all others first."""
+        self.passes = []
+        if anew:
+            self.prompt = PromptMemory(len(self.caches))
+            self.caches[0].shared.clear()  # the layers have one dictionary
+            for bank in self.caches:
+                bank.clear()
 
     def state_dict(self) -> State:
         """What the stream has between two chunks; see `tethercache.state`."""
@@ -64,3 +99,14 @@ class Stream:
         shared = {name: layout(x) for name, x in self.caches[0].shared.items()}
         counters = {"committed": self.committed, "shape": list(self.shape)}
         return counters | {"shared": shared, "layers": layers}
+
+
+def check_frame(state: Mapping[str, Any], backbone: Backbone) -> None:
+    """Refuse a stream's state whose frames are not as large as those of a model.
+
+    Raises:
+        ValueError: naming both sizes.
+    """
+    found = {"frame": list(state["layers"][0]["frames"].shape[3:])}
+    expected = {"frame": list(backbone.frame(*state["shape"][2:]))}
+    check_fits("session", {"made_for": found}, expected)

@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 
 from tethercache import __version__
 from tethercache.cli.bench import bench
+from tethercache.cli.branch import branch, rewind
 from tethercache.cli.doctor import doctor
 from tethercache.cli.eval import evaluate
 from tethercache.cli.failures import Debug, report, report_output
@@ -20,6 +21,9 @@ from tethercache.cli.generate import generate
 from tethercache.cli.models import app as models
 from tethercache.cli.output import PrintableFormatter, standard_streams
 from tethercache.cli.policies import policies
+from tethercache.cli.reproduce import reproduce
+from tethercache.cli.resume import resume
+from tethercache.cli.takes import takes
 
 app = typer.Typer(
     name="tethercache",
@@ -28,6 +32,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(generate)
+app.command()(resume)
+app.command()(rewind)
+app.command()(branch)
+app.command()(takes)
+app.command()(reproduce)
 app.command("eval")(evaluate)
 app.command()(policies)
 app.command()(doctor)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tethercache.cli import options as given
+from tethercache.cli import safety
 from tethercache.cli.failures import Debug
 from tethercache.cli.making import carry_out
-from tethercache.prompts import check_prompt, check_text, read_prompts
+from tethercache.cli.script import ScriptFile, Then, read
+from tethercache.prompts import check_text
 from tethercache.render import name_videos
 from tethercache.render.batch import Resume
 from tethercache.request import Lora, VideoRequest
@@ -16,6 +18,8 @@ from tethercache.request import Lora, VideoRequest
 def generate(
     prompt: given.Prompt = None,
     prompts: given.Prompts = None,
+    script: ScriptFile = None,
+    then: Then = None,
     seconds: given.Seconds = VideoRequest.seconds,
     latent_frames: given.LatentFrames = VideoRequest.latent_frames,
     policy: given.Policy = None,
@@ -38,11 +42,12 @@ def generate(
     channels_last: given.ChannelsLast = VideoRequest.channels_last,
     crf: given.Crf = VideoRequest.crf,
     watch_drift: given.WatchDrift = VideoRequest.watch_drift,
-    keep_snapshots: given.KeepSnapshots = VideoRequest.keep_snapshots,
-    snapshot_every: given.SnapshotEvery = None,
-    snapshot_budget: given.SnapshotBudget = VideoRequest.snapshot_budget,
-    resume: given.Resume = False,
-    resume_anyway: given.ResumeAnyway = False,
+    guard: safety.Guard = VideoRequest.guard,
+    keep_snapshots: safety.KeepSnapshots = VideoRequest.keep_snapshots,
+    snapshot_every: safety.SnapshotEvery = None,
+    snapshot_budget: safety.SnapshotBudget = VideoRequest.snapshot_budget,
+    resume: safety.Resume = False,
+    resume_anyway: safety.ResumeAnyway = False,
     overwrite: given.Overwrite = False,
     as_json: given.AsJson = False,
     debug: Debug = False,
@@ -54,13 +59,14 @@ def generate(
     """
     # everything that can be wrong is found out before the weights are loaded, and what needs no
     # library before the libraries
-    for path in filter(None, (prompts, output)):
+    for path in filter(None, (prompts, script, output)):
         check_text(str(path), "an argument")
-    texts = _read_prompts(prompt, prompts)
+    asked = read(prompt, prompts, script, then, seconds, latent_frames)
     request = VideoRequest(
-        prompt=texts[0],
-        seconds=seconds,
-        latent_frames=latent_frames,
+        prompt=asked.prompts[0],
+        then=asked.then,
+        seconds=asked.seconds,
+        latent_frames=asked.latent_frames,
         policy=policy,
         model=model,
         weights_dir=_text(weights_dir),
@@ -79,26 +85,18 @@ def generate(
         threads=threads,
         crf=crf,
         watch_drift=watch_drift,
+        guard=guard,
         keep_snapshots=keep_snapshots,
         snapshot_every=snapshot_every,
         snapshot_budget=snapshot_budget,
     )
-    jobs = name_videos(request, texts, num_samples, output)
+    jobs = name_videos(request, asked.prompts, num_samples, output)
     carry_out(
         jobs,
         overwrite=overwrite,
         resume=Resume.ANYWAY if resume_anyway else Resume.YES if resume else Resume.NO,
         as_json=as_json,
     )
-
-
-def _read_prompts(prompt: str | None, file: Path | None) -> list[str]:
-    if (prompt is None) == (file is None):
-        raise ValueError("give a prompt, or a file of prompts with --prompts, one of the two")
-    if file is not None:
-        return read_prompts(file)
-    assert prompt is not None
-    return [check_prompt(prompt)]
 
 
 def _text(path: Path | None) -> str | None:

@@ -12,7 +12,6 @@ from tethercache.fit.execution import ATTENTION
 from tethercache.request import DEFAULT_SECONDS
 
 _SPEED = "Speed"
-_SAFETY = "Snapshots"
 
 
 class DType(StrEnum):
@@ -161,39 +160,5 @@ WatchDrift = Annotated[
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing files, unfinished videos included.")
-]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with what a run that broke off has left.")
-]
-ResumeAnyway = Annotated[
-    bool,
-    typer.Option(
-        "--resume-anyway", help="The same, also where software or hardware has changed since."
-    ),
-]
-KeepSnapshots = Annotated[
-    int,
-    typer.Option(
-        min=0, help="Newest snapshots to keep, for --resume; 0 takes none.", rich_help_panel=_SAFETY
-    ),
-]
-SnapshotEvery = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        metavar="SECONDS",
-        help="Work between two snapshots.",
-        show_default="at least 2 s, and at most 2 % of the time",
-        rich_help_panel=_SAFETY,
-    ),
-]
-SnapshotBudget = Annotated[
-    float,
-    typer.Option(
-        min=0.0,
-        metavar="GB",
-        help="Room for older snapshots, which stay when the video is complete, for branches.",
-        rich_help_panel=_SAFETY,
-    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON line about the videos last.")]

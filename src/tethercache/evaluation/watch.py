@@ -12,8 +12,8 @@ from tethercache.evaluation.drift import DEFAULT_PROTOCOL, start_end
 from tethercache.evaluation.measure import Options, rounded
 from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.metrics.metric import Change
-from tethercache.evaluation.recording import Recording
-from tethercache.evaluation.verdict import THRESHOLDS, VERDICT_METRICS
+from tethercache.evaluation.recording import Numbers, Recording
+from tethercache.evaluation.verdict import THRESHOLDS, VERDICT_METRICS, Verdict
 from tethercache.state import State, check_fits
 
 STATE_VERSION = 1
@@ -111,14 +111,25 @@ class DriftWatch:
             self._judged = (self._seconds, word)
         return word
 
+    def judge(self) -> Verdict | None:
+        """The verdict about all frames so far; None: too few."""
+        found = self._found()
+        return None if found is None else found.verdict
+
+    def _found(self) -> Numbers | None:
+        """All numbers, unless there are too few frames for `tethercache eval`."""
+        if not self._recording.times or not self._recording.is_long_enough:
+            return None
+        found = self._recording.summarise(self._seconds)
+        return found if found.can_tell else None
+
     def summary(self) -> dict[str, Any]:
         """For the record of the video: changes, verdict and its reasons, and the onsets.
 
         The verdict is None for a video that `tethercache eval` finds too short.
         """
-        found = self._recording.summarise(self._seconds) if self._recording.times else None
-        told = found is not None and found.can_tell and self._recording.is_long_enough
-        verdict = found.verdict if found is not None and told else None
+        found = self._found()
+        verdict = found.verdict if found is not None else None
         made: dict[str, Any] = rounded(
             {
                 "protocol": DEFAULT_PROTOCOL.name,
@@ -127,7 +138,7 @@ class DriftWatch:
                 "reasons": list(verdict.reasons) if verdict else [],
                 "notes": list(verdict.notes) if verdict else [],
                 "changes": self.changes(),
-                "onset": found.onset if found is not None and told else {},
+                "onset": found.onset if found is not None else {},
             }
         )
         return made

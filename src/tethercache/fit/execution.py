@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tethercache.arguments import flag, one_of, whole_number
+from tethercache.arguments import flag, instance, one_of, whole_number
 from tethercache.errors import MissingToolError
 from tethercache.text import reason
 
@@ -66,6 +66,13 @@ class Execution:
         ):
             one_of(name, getattr(self, name), allowed)
         flag("compile", self.compile)
+
+    @classmethod
+    def given(cls, execution: Execution | None) -> Execution:
+        """The way to compute that a caller gave, or the usual one."""
+        given = cls() if execution is None else execution
+        checked: Execution = instance("execution", given, cls, "an `Execution`")
+        return checked
 
 
 def choose_attention(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any, Self
 
 from tethercache.errors import TetherCacheError
 from tethercache.render.batch import Resume
+from tethercache.render.guard import Guard, Return
 from tethercache.render.recording import Recording, Segment
 from tethercache.render.render import Render
 from tethercache.render.snapshots import (
@@ -75,10 +76,8 @@ class Saver:
     ) -> None:
         self._snapshots = snapshots
         self._recording = recording
-        self._about = about(recording.record, recording.segment)
         self._every = every
         self._taken = time.monotonic()  # when the latest one was
-        self._asked = self._taken
         self._cost = 0.0  # seconds, of the latest one
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self._waiting: Future[None] | None = None
@@ -92,7 +91,10 @@ class Saver:
 
     def wants(self, chunks: int) -> bool:
         """Whether a snapshot shall be taken after so many chunks."""
-        if not (self._snapshots.keep and self.idle and self._recording.at_border(chunks)):
+        is_last = chunks == len(self._recording.record.chunk_sizes)
+        if is_last or not self._recording.at_border(chunks):
+            return False
+        if not (self._snapshots.keep and self.idle):
             return False
         now = time.monotonic()
         every = max(LEAST_SECONDS, self._cost / SHARE) if self._every is None else self._every
@@ -101,32 +103,40 @@ class Saver:
         self._taken, self._expected = now, chunks
         return True
 
-    def take(self, state: State | None) -> None:
-        """Write the snapshot that `wants` has asked for, once its frames are in the file.
+    def take(self, state: State, guard: Guard | None = None) -> None:
+        """Write the snapshot, if `wants` has asked for one here, once its frames are in the file.
 
         Args:
-            state: what `Render.take_state` returned.
+            state: of render and recording.
+            guard: whose state belongs to it.
         """
-        if state is None:
+        chunk = self._recording.chunks
+        if chunk != self._expected:
             return
-        began = time.monotonic()
-        chunk, self._expected = self._recording.chunks, None
-        whole = {"render": state, "recording": self._recording.state_dict()}
-        self._cost = time.monotonic() - began
-        self._waiting = self._thread.submit(self._write, chunk, whole)
+        self._expected = None
+        whole = {**state, "guard": None if guard is None else guard.state_dict()}
+        about_it = about(self._recording.record, self._recording.segment)
+        self._waiting = self._thread.submit(self._write, chunk, whole, about_it)
         if self._every == 0:
             self._waiting.result()
 
-    def _write(self, chunk: int, state: State) -> None:
+    def forget_after(self, chunk: int) -> None:
+        """Remove the snapshots of later chunks: the video goes back."""
+        self._expected = None
+        if self._waiting is not None:
+            self._waiting.result()
+        self._snapshots.remove_after(chunk)
+
+    def _write(self, chunk: int, state: State, about_it: Mapping[str, Any]) -> None:
         began = time.thread_time()
         try:
             self._recording.sync()
-            self._snapshots.write(chunk, state, self._about)
+            self._snapshots.write(chunk, state, about_it)
         except OSError as error:
             if not self._failed:
                 logger.warning("no snapshot could be written, so a crash loses more: %s", error)
             self._failed = True
-        self._cost += time.thread_time() - began
+        self._cost = time.thread_time() - began
 
     def __enter__(self) -> Self:
         return self
@@ -321,13 +331,53 @@ def latest(path: Path) -> Sidecar | None:
 
 
 def write_frames(
-    render: Render, recording: Recording, saver: Saver, start: Start
+    render: Render,
+    recording: Recording,
+    saver: Saver,
+    start: Start,
+    guard: Guard | None = None,
+    said: Callable[[str], None] = lambda text: None,
 ) -> Iterator[None]:
-    """Make all frames that are left, and write them; yields after each chunk."""
+    """Make all frames that are left, and write them; yields after each chunk.
+
+    Args:
+        render: makes the frames.
+        recording: writes them.
+        saver: takes snapshots.
+        start: where to begin.
+        guard: watches for drift; None: nobody does.
+        said: is told when the guard goes back.
+    """
     if start.state is not None:
+        if guard is not None:
+            guard.load_state_dict(start.state["guard"])
+            guard.note(recording)
+            for change in guard.changes:
+                render.change(change)
         render.restore(start.state["render"])
-    render.wanted = saver.wants
+
+    def wanted(chunks: int) -> bool:
+        return saver.wants(chunks) | (guard is not None and guard.wants(recording, chunks))
+
+    render.wanted = wanted
     for frames in render:
         recording.write(frames)
-        saver.take(render.take_state())
+        state = render.take_state()
+        if state is not None:
+            whole = {"render": state, "recording": recording.state_dict()}
+            if guard is not None:
+                guard.keep(recording, whole)
+            saver.take(whole, guard)
+        back = None if guard is None else guard.look(recording)
+        if back is not None:
+            go_back(back, render, recording, saver)
+            said(back.said)
         yield
+
+
+def go_back(back: Return, render: Render, recording: Recording, saver: Saver) -> None:
+    """Go on from an earlier border, and do something otherwise from there."""
+    saver.forget_after(back.state["recording"]["chunks"])
+    render.restore(back.state["render"])
+    recording.rewind(back.state["recording"])
+    render.change(back.change)

@@ -17,8 +17,10 @@ from tethercache.conditioning import cut_off
 from tethercache.fit import Execution, Machine, Placement, Wishes, choose, measure
 from tethercache.fit.execution import choose_attention, overlap_choices, use_threads
 from tethercache.pipeline import CausalVideoPipeline
+from tethercache.policies import POLICIES
 from tethercache.render.batch import Resume
 from tethercache.render.durable import Saver, open_recording, write_frames
+from tethercache.render.guard import Guard
 from tethercache.render.order import Order
 from tethercache.render.prefix import encode_prefix, warn_of_rate
 from tethercache.render.record import describe, shared
@@ -26,6 +28,7 @@ from tethercache.render.recording import Recording, Segment
 from tethercache.render.render import Render
 from tethercache.render.snapshots import Snapshots, snapshot_folder
 from tethercache.request import VideoRequest
+from tethercache.script import texts_of
 from tethercache.video import Sidecar, TileSize
 from tethercache.video import channels_last as lay_out
 
@@ -38,7 +41,8 @@ def load(order: Order, prompts: Iterable[str], *, like: Sidecar | None = None) -
 
     Args:
         order: what to make.
-        prompts: those of all videos that will be asked for.
+        prompts: those of all videos that will be asked for; what the order's own request changes
+            over time is encoded, too.
         like: choose number formats and threads as in this record, where the request leaves them
             open: its video shall go on.
 
@@ -69,7 +73,8 @@ def load(order: Order, prompts: Iterable[str], *, like: Sidecar | None = None) -
         loras=[(Path(lora.file), lora.scale) for lora in request.loras],
         torch_dtype=dtype,
     )
-    embeds = _encode(pipe, dict.fromkeys(prompts), placement.text_encoder)
+    texts = dict.fromkeys([*prompts, *texts_of(request.then)])
+    embeds = _encode(pipe, texts, placement.text_encoder)
     pipe.to(order.device)
     if request.vae_dtype is not None:
         pipe.vae.to(getattr(torch, placement.vae_dtype))
@@ -123,14 +128,15 @@ class Loaded:
     prefix_latents: Tensor | None
 
     def render(self, request: VideoRequest) -> Render:
-        """Begin a video of the order, another prompt, seed or sample of it at most.
+        """Begin a video of the order; prompt, seed, sample and changes over time may be others.
 
         Raises:
-            ValueError: if its prompt was not encoded, or it asks for something else.
+            ValueError: if a prompt was not encoded, or it asks for something else.
         """
-        if request.prompt not in self.prompt_embeds:
-            raise ValueError(f"the prompt {request.prompt!r} was not encoded when this was loaded")
-        free = {name: getattr(request, name) for name in ("prompt", "seed", "sample")}
+        for text in (request.prompt, *texts_of(request.then)):
+            if text not in self.prompt_embeds:
+                raise ValueError(f"the prompt {text!r} was not encoded when this was loaded")
+        free = {name: getattr(request, name) for name in ("prompt", "seed", "sample", "then")}
         if replace(self.order.request, **free) != request:
             raise ValueError("the request differs from the one that this was loaded for")
         tiles = self.placement.tiles
@@ -141,6 +147,8 @@ class Loaded:
             seed=request.seed,
             samples=[request.sample],
             prompt_embeds=self.prompt_embeds[request.prompt].to(self.order.device),
+            then=request.then,
+            then_embeds=self.prompt_embeds,
             prefix_latents=self.prefix_latents,
             keep_rotated=self.placement.keep_rotated,
             execution=self.execution,
@@ -148,7 +156,8 @@ class Loaded:
         )
         decoder = self.pipe.decoder(tile=size, execution=self.execution)
         decode = partial(self.pipe.frames, execution=self.execution)
-        return Render(request, self.order.plan, rollout, decoder, decode)
+        embeds, fps = self.prompt_embeds.__getitem__, Fraction(self.pipe.settings.fps)
+        return Render(request, self.order.plan, rollout, decoder, decode, embeds, fps)
 
     def make(
         self,
@@ -184,6 +193,7 @@ class Loaded:
         record, segment = self.record(request, path.parent, command), Segment.of(self.pipe.settings)
         keep, budget = request.keep_snapshots, request.snapshot_bytes
         snapshots = Snapshots(snapshot_folder(path), keep=keep, budget=budget)
+        watched = request.watch_drift or request.guard
         with closing(self.render(request)) as render:
             recording, start = open_recording(
                 path,
@@ -192,24 +202,28 @@ class Loaded:
                 snapshots,
                 overwrite=overwrite,
                 crf=request.crf,
-                watch=_drift_watch(record.fps) if request.watch_drift else None,
+                watch=_drift_watch(record.fps) if watched else None,
                 segment=segment,
             )
             with recording:
                 said(start.said)
+                guard = self._guard(render, recording) if request.guard else None
                 with Saver(snapshots, recording, request.snapshot_every) as saver:
-                    for _ in write_frames(render, recording, saver, start):
+                    for _ in write_frames(render, recording, saver, start, guard, said):
                         told(recording)
         snapshots.finish()
         return recording.record
+
+    def _guard(self, render: Render, recording: Recording) -> Guard:
+        policy = POLICIES.spec(self.order.policy, full=True)
+        start = {"render": render.first_state(), "recording": recording.state_dict()}
+        return Guard(start, render.request.seed, policy)
 
     def record(self, request: VideoRequest, folder: Path, command: Sequence[str] = ()) -> Sidecar:
         """The record of a video in `folder`, as far as it is known before the first frame."""
         asked = describe(replace(self.order, request=request), folder)
         settings, chunks = self.pipe.settings, self.order.plan.chunks
         sizes = tuple(chunk.frames for chunk in chunks)
-        length = settings.max_sequence_length
-        unread = cut_off(self.pipe.tokenizer, request.prompt, length=length)
         return Sidecar(
             prompt=request.prompt,
             sample=request.sample,
@@ -230,12 +244,23 @@ class Loaded:
                 "cpu": torch.backends.cpu.get_cpu_capability(),
                 **asked.settings,
                 **self._unusual(),
-                **({"prompt_cut_off": unread} if unread else {}),
+                **self._cut_off(request),
             },
             command=tuple(command),
             request=shared(request, folder).to_dict(),
             **asked.fields,
         )
+
+    def _cut_off(self, request: VideoRequest) -> dict[str, Any]:
+        """What of the prompts is not read."""
+        length = self.pipe.settings.max_sequence_length
+
+        def unread(text: str) -> str:
+            return cut_off(self.pipe.tokenizer, text, length=length)
+
+        later = {text: end for text in texts_of(request.then) if (end := unread(text))}
+        found = {"prompt_cut_off": unread(request.prompt), "changes_cut_off": later}
+        return {name: value for name, value in found.items() if value}
 
     @cached_property
     def _fingerprint(self) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from tethercache.render.batch import Job, check_room
+from tethercache.render.batch import Job, Resume, check_room
+from tethercache.render.durable import latest
 from tethercache.render.loading import load
 from tethercache.render.order import check, prepare
 from tethercache.render.recording import check_recording
@@ -13,7 +14,11 @@ from tethercache.video import Sidecar
 
 
 def make(
-    request: VideoRequest, path: str | os.PathLike[str], *, overwrite: bool = False
+    request: VideoRequest,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> Sidecar:
     """Make a video and the record beside it, as `tethercache generate` does.
 
@@ -25,6 +30,7 @@ def make(
         request: what is asked of the video.
         path: `NAME.mp4`; the record becomes `NAME.json`.
         overwrite: replace an existing video, and what a run that broke off has left.
+        resume: go on with what a run that broke off has left, if there is any.
 
     Returns:
         The record: what was asked and what came out, hashes of all frames included.
@@ -34,7 +40,10 @@ def make(
         TetherCacheError: if a model, tool or memory is missing, or a file is damaged.
         OSError: if the files cannot be written.
     """
-    path = check_recording(path, overwrite=overwrite)
+    path = check_recording(path, overwrite=overwrite, resume=resume)
     order = prepare(check(request))
     check_room([Job(request, path)], order)
-    return load(order, [request.prompt]).make(request, path, overwrite=overwrite)
+    begun = latest(path) if resume else None
+    how = Resume.YES if resume else Resume.NO
+    loaded = load(order, [request.prompt], like=begun)
+    return loaded.make(request, path, overwrite=overwrite, resume=how)

@@ -79,7 +79,7 @@ def check(request: VideoRequest) -> Checked:
     policy = request.chosen_policy(model.policy)
     if model.settings is not None:
         _, clip = plan_with_prefix(request, clip, model.settings, policy)
-    if request.watch_drift:
+    if request.watch_drift or request.guard:
         need("eval")
     device = pick_device(request.device)
     if request.compile:

@@ -12,6 +12,7 @@ from tethercache.models import SHIPPED, find
 from tethercache.policies import POLICIES
 from tethercache.render.order import Order
 from tethercache.request import Lora, VideoRequest
+from tethercache.script import begins
 from tethercache.text import reason
 from tethercache.video import Sidecar, read_sidecar, shareable
 from tethercache.video.mp4 import DEFAULT_CRF
@@ -37,7 +38,8 @@ class Description:
         wanted = {"prompt": request.prompt, "sample": request.sample, **self.fields}
         noted = {"crf": DEFAULT_CRF, **record.settings}
         return all(getattr(record, key) == value for key, value in wanted.items()) and all(
-            noted.get(key) == self.settings.get(key) for key in ("loras", "prefix", "crf")
+            noted.get(key) == self.settings.get(key)
+            for key in ("loras", "prefix", "crf", "changes")
         )
 
 
@@ -45,6 +47,9 @@ def describe(order: Order, folder: Path) -> Description:
     """What a record in `folder` says of an order."""
     request = shared(order.request, folder)
     settings: dict[str, Any] = {"crf": request.crf}
+    if request.then:
+        fps = order.parts.settings.fps
+        settings["changes"] = begins(request.then, order.plan.chunks, fps)
     if request.loras:
         settings["loras"] = [
             {"file": told.file, "scale": told.scale, "sha256": order.hashes[lora.file]}
@@ -74,6 +79,7 @@ def shared(request: VideoRequest, folder: Path) -> VideoRequest:
         model=shareable(request.model, folder) if is_local else request.model,
         weights_dir=told(request.weights_dir),
         prefix=told(request.prefix),
+        branch=request.branch and request.branch.at_path(shareable(request.branch.video, folder)),
         loras=tuple(replace(lora, file=shareable(lora.file, folder)) for lora in request.loras),
     )
 
@@ -90,7 +96,15 @@ def request_of(video: str | os.PathLike[str]) -> VideoRequest:
         FileNotFoundError: there is no record.
         ValueError: it is damaged, or of a request that is not known.
     """
-    record, folder = read_sidecar(video), Path(video).parent
+    return request_from(read_sidecar(video), Path(video).parent)
+
+
+def request_from(record: Sidecar, folder: Path) -> VideoRequest:
+    """The request in a record; its paths are relative to `folder`.
+
+    Raises:
+        ValueError: it is damaged, or not known.
+    """
     request = VideoRequest.from_dict(record.request) if record.request else _first_version(record)
     at = request.model
     if at not in SHIPPED and os.path.exists(folder / at):
@@ -105,6 +119,8 @@ def request_of(video: str | os.PathLike[str]) -> VideoRequest:
         model=at,
         weights_dir=here(request.weights_dir),
         prefix=here(request.prefix),
+        branch=request.branch
+        and request.branch.at_path(os.path.normpath(folder / request.branch.video)),
         loras=tuple(loras),
     )
 

@@ -57,6 +57,7 @@ from tethercache.video.target import check_target, partial_path
 from tethercache.video.writer import Position, VideoWriter, finish
 
 if TYPE_CHECKING:
+    from tethercache.evaluation.verdict import Verdict
     from tethercache.evaluation.watch import DriftWatch
 
 _ROOM_FOR_NOTES = 16 << 10
@@ -241,6 +242,15 @@ class Recording(Completed):
     def drift(self) -> str:
         """One short text about the drift so far; empty without a watch and in the first seconds."""
         return "" if self._watch is None else self._watch.status()
+
+    @property
+    def seconds(self) -> float:
+        """Length of the video so far."""
+        return float(self.num_frames / self.record.fps)
+
+    def judge(self) -> Verdict | None:
+        """What the watch finds so far; None without a watch, or while it is too early to tell."""
+        return None if self._watch is None else self._watch.judge()
 
     def close(self) -> None:
         """Complete record and video and give them their names; see `VideoWriter.close`."""

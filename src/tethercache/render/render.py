@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tethercache.policies import as_policy
+from tethercache.rollout import Action, CounterNoise
+from tethercache.rollout.plan import first_frame, latent_span
+from tethercache.script import Change
 from tethercache.state import State, check_fits
 
 if TYPE_CHECKING:
@@ -42,8 +47,11 @@ class Render:
         rollout: makes its latents.
         decoder: decodes them.
         decode: what becomes of both.
+        embeds: text embeddings of a prompt `[1, L, C_text]`.
+        fps: frames a second.
 
     Attributes:
+        request: what is made, with all that was changed on the way.
         wanted: is asked, when the latents of a chunk are made, whether the state behind the chunk
             shall be kept; it is told how many chunks there are then.
         chunks_made: chunks whose frames were given out.
@@ -57,6 +65,8 @@ class Render:
         rollout: Rollout,
         decoder: StreamingDecoder | PreviewDecoder,
         decode: Decode,
+        embeds: Callable[[str], Tensor],
+        fps: Fraction,
     ) -> None:
         self.request = request
         self.plan = plan
@@ -66,6 +76,8 @@ class Render:
         self.chunks_made = 0
         self.frames_made = 0
         self._decode = decode
+        self._embeds = embeds
+        self._fps = fps
         self._states: dict[int, State] = {}
         self._begin()
 
@@ -112,6 +124,44 @@ class Render:
             return None
         numbers = {"chunks_made": self.chunks_made, "frames_made": self.frames_made}
         return {"made_for": {"version": STATE_VERSION}, **numbers, **kept}
+
+    def first_state(self) -> State:
+        """The state before the first frame, as long as none was made."""
+        made = {"rollout": self.rollout.state_dict(), "decoder": self.decoder.state_dict()}
+        return {"made_for": {"version": STATE_VERSION}, "chunks_made": 0, "frames_made": 0, **made}
+
+    def change(self, change: Change) -> int:
+        """Let something change that the request says nothing of.
+
+        Args:
+            change: it takes effect at the first chunk from its second on.
+
+        Returns:
+            The first frame of that chunk.
+
+        Raises:
+            ValueError: the latents of that chunk are made already, or there is none.
+        """
+        chunks = self.plan.chunks
+        chunk = max(chunks.at_or_after(change.at, self._fps), chunks.first_generated)
+        if chunk >= chunks.num_chunks:
+            raise ValueError(f"no chunk begins at second {change.at:g} or later")
+        self.rollout.act(chunk, self._action(change))
+        return first_frame(chunks[chunk].start)
+
+    def _action(self, change: Change) -> Action:
+        def span(seconds: tuple[float, float] | None) -> tuple[int, int] | None:
+            return None if seconds is None else latent_span(seconds, self._fps)
+
+        seed = change.seed
+        return Action(
+            None if change.text is None else self._embeds(change.text),
+            change.how,
+            None if seed is None else CounterNoise(seed, [self.request.sample]),
+            None if change.policy is None else as_policy(change.policy),
+            span(change.pin),
+            span(change.forget),
+        )
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a border of this request, or of one that agrees with it up to there.

@@ -87,8 +87,12 @@ class Snapshot:
         body = found.get("body")
         if not isinstance(body, dict) or found.get("sha256") != _hash(body):
             raise DamagedSnapshotError(f"{path} is damaged")
-        size = path.stat().st_size + body["data"]["size"]
-        return cls(path, body["chunk"], body["about"], size, body["data"], body["state"])
+        try:
+            size = path.stat().st_size + int(body["data"]["size"])
+            chunk, about = int(body["chunk"]), dict(body["about"])
+            return cls(path, chunk, about, size, dict(body["data"]), body["state"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DamagedSnapshotError(f"{path} has missing or wrong parts: {error}") from error
 
     def load(self) -> State:
         """The state, after its data was compared with its hash.
@@ -105,7 +109,7 @@ class Snapshot:
                 raise DamagedSnapshotError(f"{data} is damaged")
             tensors = load_file(data)
             state: State = join(tensors, self._rest)
-        except (OSError, SafetensorError, KeyError) as error:
+        except (OSError, SafetensorError, KeyError, RecursionError) as error:
             raise DamagedSnapshotError(f"{data} cannot be read: {error}") from error
         return state
 
@@ -175,18 +179,19 @@ class Snapshots:
         """Take over another video's snapshot; its data is shared where the file system can.
 
         Args:
-            snapshot: the other's.
+            snapshot: the other's, or one of this video.
             about: what shall be said of this video.
             rest: parts of the state that are no tensors and replace the other's.
         """
         self._make_folder()
         path = self._manifest(snapshot.chunk)
         data = path.with_suffix(".safetensors")
-        data.unlink(missing_ok=True)
-        try:
-            os.link(snapshot.data_path, data)
-        except OSError:
-            shutil.copyfile(snapshot.data_path, data)
+        if data != snapshot.data_path:
+            data.unlink(missing_ok=True)
+            try:
+                os.link(snapshot.data_path, data)
+            except OSError:
+                shutil.copyfile(snapshot.data_path, data)
         state = {**snapshot._rest, **rest}
         body = {"chunk": snapshot.chunk, "about": dict(about), "data": dict(snapshot._data)}
         self._write_manifest(path, {**body, "state": state})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tethercache.lazy import exports
+from tethercache.rollout.actions import Action
 from tethercache.rollout.plan import Chunk, Plan, frames_for_seconds, latent_frames, pixel_frames
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from tethercache.rollout.sampler import Steps, denoise
 
 __all__ = [
+    "Action",
     "Chunk",
     "CounterNoise",
     "NoiseSource",

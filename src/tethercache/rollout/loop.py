@@ -13,16 +13,18 @@ import torch
 from torch import Tensor
 
 from tethercache.alignment import aligned
-from tethercache.arguments import float_tensor
-from tethercache.cache import Switch
+from tethercache.arguments import float_tensor, one_of, whole_number
+from tethercache.cache import Cut, Forget, Pin, Switch
 from tethercache.errors import NotFiniteError
+from tethercache.rollout.actions import HOWS, Action, Actions, in_force
 from tethercache.rollout.noise import NoiseSource
 from tethercache.rollout.plan import Chunk, Plan
+from tethercache.rollout.recache import Latents, pin_again, remembered
 from tethercache.rollout.sampler import Steps, denoise
 from tethercache.session import Session
 from tethercache.state import State, check_fits
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class Rollout(Iterator[Tensor]):
@@ -43,6 +45,7 @@ class Rollout(Iterator[Tensor]):
         latent_size: height and width of a latent frame.
         context_noise: timestep that the context pass is told, 0..1000.
         prefix: clean latents `[B, C, plan.prefix, h, w]` to start from.
+        actions: what changes over time, by the number of the chunk before which it does.
 
     Attributes:
         chunks_made: how many chunks are made, those of the prefix included.
@@ -63,6 +66,7 @@ class Rollout(Iterator[Tensor]):
         latent_size: tuple[int, int],
         context_noise: float = 0.0,
         prefix: Tensor | None = None,
+        actions: Actions | None = None,
     ) -> None:
         if plan.prefix != (0 if prefix is None else prefix.shape[2]):
             raise ValueError(
@@ -81,6 +85,12 @@ class Rollout(Iterator[Tensor]):
         self._latent_size = latent_size
         self._context_noise = context_noise
         self._prefix = None if prefix is None else aligned(prefix)
+        self._actions = actions or {}
+        self._latents = Latents()
+        # what was in force before any action, where there are some
+        every = [action for some in self._actions.values() for action in some]
+        self._first_noise = noise if any(action.noise for action in every) else None
+        self._first_policy = session.policy if any(action.policy for action in every) else None
 
     @property
     def prompt_embeds(self) -> Tensor:
@@ -107,8 +117,12 @@ class Rollout(Iterator[Tensor]):
             raise StopIteration
         chunk = self.plan[self.chunks_made]
         with torch.no_grad(), self.session.attached():
+            for action in self._actions.get(self.chunks_made, ()):
+                self._apply(action)
             latents = self._clean(chunk) if chunk.generated is None else self._generated(chunk)
         self.chunks_made += 1
+        self._latents.add(chunk.start, latents)
+        self._latents.prune(self.session)
         return latents
 
     def rest(self) -> Generator[Tensor, None, None]:
@@ -120,19 +134,62 @@ class Rollout(Iterator[Tensor]):
         with self.session.attached():
             yield from self
 
-    def switch(self, prompt_embeds: Tensor) -> None:
-        """Let another prompt hold from the next chunk on.
-
-        What the model remembers of the video stays; the policy is told.
+    def switch(self, prompt_embeds: Tensor, how: str = "soft") -> None:
+        """Let another prompt hold from the next chunk on. The policy is told.
 
         Args:
             prompt_embeds: text embeddings `[B, L_text, C_text]`.
+            how: `soft`: what the model remembers of the video stays as it is; `recache`: it is read
+                again under the new prompt; `cut`: the sink and the newest frames stay, and the next
+                chunk stands far from them, as a new shot.
+
+        Raises:
+            ValueError: naming what is wrong.
+            SessionError: if a chunk is in the making, or one has failed.
         """
         batch, _, channels = self._prompt.shape
         float_tensor("prompt_embeds", prompt_embeds, (batch, "L", channels))
+        one_of("how", how, HOWS)
         if self.chunks_made:
             self.session.on(Switch())
         self._prompt = aligned(prompt_embeds.to(self._prompt))
+        if self.chunks_made and how == "cut":
+            self.session.on(Cut())
+        elif self.chunks_made and how == "recache":
+            self._read_again()
+
+    def pin(self, start: int, stop: int) -> None:
+        """Keep the latent frames `start..stop-1` in memory, as far as they are there.
+
+        They leave only where a policy has room for nothing else, and at a cut.
+
+        Raises:
+            ValueError: if they are not made yet.
+            SessionError: if a chunk is in the making, or one has failed.
+        """
+        self.session.on(Pin(*self._span(start, stop)))
+
+    def forget(self, start: int, stop: int) -> None:
+        """Let no pass see the latent frames `start..stop-1` again.
+
+        Raises:
+            ValueError: if they are not made yet.
+            SessionError: if a chunk is in the making, or one has failed.
+        """
+        self.session.on(Forget(*self._span(start, stop)))
+
+    def act(self, chunk: int, action: Action) -> None:
+        """Let an action take effect before a chunk that is not made yet; states know of it then.
+
+        Raises:
+            ValueError: the chunk is made already.
+        """
+        whole_number("chunk", chunk, self.chunks_made)
+        if action.noise is not None and self._first_noise is None:
+            self._first_noise = self.noise
+        if action.policy is not None and self._first_policy is None:
+            self._first_policy = self.session.policy
+        self._actions = {**self._actions, chunk: (*self._actions.get(chunk, ()), action)}
 
     def fork(self) -> Rollout:
         """Another rollout that goes on from here: the same chunks, bit for bit, if left alone.
@@ -145,6 +202,7 @@ class Rollout(Iterator[Tensor]):
         """
         other = copy.copy(self)
         other.session = self.session.fork()
+        other._latents = self._latents.copy()
         return other
 
     def state_dict(self) -> State:
@@ -159,13 +217,15 @@ class Rollout(Iterator[Tensor]):
             "made_for": self._made_for(),
             "chunks_made": self.chunks_made,
             "prompt_embeds": self._prompt.detach().cpu(),
+            "latents": self._latents.state_dict(),
             "session": self.session.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another rollout of the same request was; forget what is here.
 
-        This one may have other noise, and a longer or shorter plan of the same chunks.
+        This one may have other noise, and a longer or shorter plan of the same chunks. Its own
+        actions hold: noise and policy become those in force where the state was saved.
 
         Args:
             state: what `state_dict` returned. Its tensors are copied.
@@ -182,9 +242,24 @@ class Rollout(Iterator[Tensor]):
             )
         prompt = state["prompt_embeds"]
         float_tensor("prompt_embeds", prompt, (self._prompt.shape[0], "L", self._prompt.shape[2]))
-        self.session.load_state_dict(state["session"], self._prompt.device)
+        self._load_session(state)
         self._prompt = aligned(prompt.to(self._prompt, copy=True))
+        self._latents.load_state_dict(state["latents"])
         self.chunks_made = state["chunks_made"]
+        if self._first_noise is not None:
+            self.noise = in_force(self._actions, "noise", self.chunks_made) or self._first_noise
+
+    def _load_session(self, state: Mapping[str, Any]) -> None:
+        """Load the session's part under the policy that is in force there."""
+        before = self.session.policy
+        if self._first_policy is not None:
+            policy = in_force(self._actions, "policy", state["chunks_made"])
+            self.session.policy = policy or self._first_policy
+        try:
+            self.session.load_state_dict(state["session"], self._prompt.device)
+        except BaseException:
+            self.session.policy = before
+            raise
 
     def _made_for(self) -> State:
         plan = self.plan
@@ -196,6 +271,41 @@ class Rollout(Iterator[Tensor]):
             "first_chunk_size": plan.first_chunk_size or plan.chunk_size,
             "prefix": plan.prefix,
         }
+
+    def _apply(self, action: Action) -> None:
+        """Let what an action changes hold from the next chunk on."""
+        if action.policy is not None:
+            action.policy.check_follows(self.session.policy, self.plan.chunk_size)
+            self.session.policy = action.policy
+        if action.noise is not None:
+            self.noise = action.noise
+        if action.forget is not None:
+            self.forget(*action.forget)
+        if action.pin is not None:
+            self.pin(*action.pin)
+        if action.prompt_embeds is not None:
+            self.switch(action.prompt_embeds, action.how)
+
+    def _span(self, start: int, stop: int) -> tuple[int, int]:
+        """Latent frames that are made, `start..stop-1`."""
+        made = self.latent_frames_made
+        stop = whole_number("stop", stop, 1, made)
+        return whole_number("start", start, 0, stop - 1), stop
+
+    def _read_again(self) -> None:
+        """Forget what is remembered, and read the same frames again under the prompt of now."""
+        index, pinned = remembered(self.session.caches())
+        index = index.to(self._prompt.device)
+        frames, size = index.shape[1], self.plan.chunk_size
+        if not frames:  # all of them are forgotten
+            return
+        first = min(self.plan.first_chunk_size or size, frames)
+        with torch.no_grad(), self.session.attached():
+            for start in (0, *range(first, frames, size)):
+                part = index[:, start : start + size if start else first]
+                with self.session.replay_pass(part, anew=not start):
+                    self._call(self._latents.of(part).to(self._prompt), self._context_noise)
+        pin_again(self.session.caches(), pinned)
 
     @property
     def _channels(self) -> int:

@@ -6,6 +6,8 @@ Wan's VAE turns the first latent frame into one pixel frame and each later one i
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -106,6 +108,42 @@ class Plan:
         """The number of chunks, those of the prefix included."""
         return sum(len(starts) for starts, _ in self._runs())
 
+    @property
+    def first_generated(self) -> int:
+        """The number of the first chunk that is not of the prefix; `num_chunks` if all are."""
+        return self._first_from(self.prefix)
+
+    def at_or_after(self, seconds: float, fps: float | Fraction, frames_per_latent: int = 4) -> int:
+        """The number of the first chunk that begins at a second or later; `num_chunks` if none.
+
+        There a change takes effect that is asked for at this second.
+        """
+        frame = math.ceil(_exact(seconds, fps))
+        return self._first_from(latent_of(frame, frames_per_latent))
+
+    def at_or_before(
+        self, seconds: float, fps: float | Fraction, frames_per_latent: int = 4
+    ) -> int:
+        """The number of the last chunk that begins at a second or earlier: where to go on from.
+
+        Behind the end of the video it is `num_chunks`, where nothing is left to be made.
+        """
+        frame = math.floor(_exact(seconds, fps))
+        if frame >= pixel_frames(self._end, frames_per_latent):
+            return self.num_chunks
+        # the latent frame after the one that holds the frame begins later
+        return self._first_from(latent_of(frame, frames_per_latent) + 1) - 1
+
+    @property
+    def _end(self) -> int:
+        """Latent frames of all chunks."""
+        last = self[self.num_chunks - 1]
+        return last.start + last.frames
+
+    def _first_from(self, latent_frame: int) -> int:
+        """The number of the first chunk that begins with a latent frame or a later one."""
+        return bisect_left(range(self.num_chunks), latent_frame, key=lambda n: self[n].start)
+
 
 def latent_frames(num_frames: int, frames_per_latent: int = 4) -> int:
     """The fewest latent frames that decode to at least `num_frames` pixel frames."""
@@ -115,6 +153,29 @@ def latent_frames(num_frames: int, frames_per_latent: int = 4) -> int:
 def pixel_frames(num_latent_frames: int, frames_per_latent: int = 4) -> int:
     """The pixel frames that `num_latent_frames` decode to: 4 (n - 1) + 1."""
     return frames_per_latent * (num_latent_frames - 1) + 1
+
+
+def first_frame(latent_frame: int, frames_per_latent: int = 4) -> int:
+    """The first pixel frame that a latent frame decodes to, both counted from 0."""
+    return pixel_frames(latent_frame, frames_per_latent) if latent_frame else 0
+
+
+def latent_of(frame: int, frames_per_latent: int = 4) -> int:
+    """The latent frame that decodes to a pixel frame, both counted from 0."""
+    return -(-frame // frames_per_latent)
+
+
+def latent_span(
+    span: tuple[float, float], fps: float | Fraction, frames_per_latent: int = 4
+) -> tuple[int, int]:
+    """The latent frames `start..stop-1` that show anything of some seconds `(start, stop)`."""
+    start, stop = math.floor(_exact(span[0], fps)), math.ceil(_exact(span[1], fps))
+    return latent_of(start, frames_per_latent), latent_of(stop - 1, frames_per_latent) + 1
+
+
+def _exact(seconds: float, fps: float | Fraction) -> float:
+    """Pixel frames in some seconds; whole where only the rounding of seconds says otherwise."""
+    return round(float(seconds * fps), 6)
 
 
 def frames_for_seconds(seconds: float, fps: float | Fraction) -> int:

@@ -148,6 +148,52 @@ def remux(source: BinaryIO, target: BufferedWriter[FileIO]) -> None:
                 muxer.mux(packet)
 
 
+def fragments(source: BinaryIO, num_frames: int) -> Iterator[tuple[int, bytes]]:
+    """The first frames of an mp4 as fragments, for behind the header of a `FragmentEncoder`.
+
+    Nothing is re-encoded. Each fragment begins with a keyframe.
+
+    Args:
+        source: an mp4 of such an encoder, growing or finished.
+        num_frames: how many frames.
+
+    Yields:
+        The frames in a fragment, and the fragment.
+
+    Raises:
+        ValueError: the source has fewer frames.
+    """
+    with _reading(source) as reader:
+        video = reader.streams.video[0]
+        waiting: list[av.Packet[VideoStream]] = []
+        made = 0
+        for packet in _packets(reader):
+            if made + len(waiting) == num_frames:
+                break
+            if packet.is_keyframe and waiting:
+                yield len(waiting), _fragment(video, waiting, made)
+                made, waiting = made + len(waiting), []
+            waiting.append(packet)
+        if waiting:
+            yield len(waiting), _fragment(video, waiting, made)
+        if made + len(waiting) < num_frames:
+            raise ValueError(f"the video has {made + len(waiting)} frames, not {num_frames}")
+
+
+def _fragment(video: VideoStream, packets: list[av.Packet[VideoStream]], first: int) -> bytes:
+    """A fragment of packets whose first is frame number `first`."""
+    assert video.time_base is not None
+    file, options = io.BytesIO(), {"fragment_index": str(first + 1)}
+    with _open_muxer(file, video.time_base.denominator, _FRAGMENTED, options) as muxer:
+        stream = muxer.add_stream_from_template(video, opaque=True)
+        muxer.start_encoding()
+        start = file.tell()
+        for packet in packets:
+            packet.stream = stream
+            muxer.mux(packet)
+    return file.getvalue()[start:]
+
+
 def _reading(file: BinaryIO) -> InputContainer:
     """A demuxer of an mp4, whose titles need not be text."""
     return av.open(file, "r", format="mp4", metadata_errors="replace")

@@ -41,7 +41,7 @@ from tethercache.files import (
     write_all,
 )
 from tethercache.video.frames import Frames, as_frames
-from tethercache.video.mp4 import DEFAULT_CRF, FragmentEncoder, remux
+from tethercache.video.mp4 import DEFAULT_CRF, FragmentEncoder, fragments, remux
 from tethercache.video.target import check_partial, check_target, partial_path
 
 _COPIED = 1 << 20  # bytes read at a time
@@ -171,6 +171,18 @@ class VideoWriter(Completed):
             self._encoder.close()
             self._file.close()
             raise
+
+    def copy(self, source: Path, num_frames: int) -> None:
+        """Append the first frames of another video of this kind, as they are encoded there.
+
+        Raises:
+            ValueError: it has fewer.
+        """
+        with source.open("rb") as file:
+            for frames, fragment in fragments(file, num_frames):
+                self._append(fragment)
+                self.num_frames += frames
+        self.begin_segment()
 
     def position(self) -> Position:
         """Where the file ends."""
