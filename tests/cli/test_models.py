@@ -272,7 +272,7 @@ def test_a_damaged_lora_is_found_out_before_the_model_is_looked_for(
     pytest.importorskip("peft", reason="LoRA is an extra")
     (tmp_path / "page.safetensors").write_text("<html>not found</html>")
     for name, message in (
-        (tmp_path / "page.safetensors", "neither a safetensors nor a PyTorch file"),
+        (tmp_path / "page.safetensors", "neither a safetensors nor a GGUF nor a PyTorch file"),
         ("x" * 300, "no LoRA at"),
     ):
         assert run("generate", PROMPT, "-m", "self-forcing", "--lora", name) == 1

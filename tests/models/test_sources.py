@@ -270,7 +270,10 @@ def test_damaged_headers_are_one_line(header: bytes, tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-        (b"<!doctype html><title>404</title>", "neither a safetensors nor a PyTorch file"),
+        (
+            b"<!doctype html><title>404</title>",
+            "neither a safetensors nor a GGUF nor a PyTorch file",
+        ),
         (b"", "is empty"),
     ],
 )

@@ -54,13 +54,16 @@ def _settings_rows(settings: Settings, policy: str) -> list[tuple[str, str]]:
 def _describe(path: Path) -> list[tuple[str, str]]:
     from tethercache.fit.sizes import transformer_parameters
     from tethercache.models.checkpoints.describe import describe
+    from tethercache.models.checkpoints.packed import form_of
     from tethercache.models.checkpoints.read import read_checkpoint
 
     checkpoint = read_checkpoint(path)
     config = describe(checkpoint)
     width = config["num_attention_heads"] * config["attention_head_dim"]
-    dtypes = sorted({str(t.dtype).removeprefix("torch.") for t in checkpoint.state.values()})
+    dtypes = sorted({form_of(tensor) for tensor in checkpoint.state.values()})
+    notes = [("note", note) for note in checkpoint.notes]
     return [
+        *notes,
         (
             "weights",
             f"{transformer_parameters(config, path) / 1e6:.1f} M parameters in {', '.join(dtypes)}"

@@ -21,6 +21,9 @@ BASE_PARTS = ("vae", "text_encoder", "tokenizer")
 PREFERENCE = ("generator_ema", "generator", "model", "state_dict")
 """Which state dict of a training state is meant, first one present; EMA is what papers report."""
 
+CHECKPOINTS = (".safetensors", ".sft", ".gguf", ".pt", ".pth", ".ckpt", ".bin")
+"""Endings of files that may be a transformer."""
+
 SHIFT = 5.0
 """Flow shift of the Self-Forcing family, for models that come without a scheduler of theirs."""
 

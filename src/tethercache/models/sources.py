@@ -25,14 +25,21 @@ from tethercache.errors import MissingModelError
 from tethercache.files import add_file, sha256
 from tethercache.foreign import read_json, reading, weight_map
 from tethercache.models.folders import CLASSES, INDEX, has_part
-from tethercache.models.presets import BASE, BASE_PARTS, PREFERENCE, PRESETS, SHIFT, HubFile, Preset
+from tethercache.models.presets import (
+    BASE,
+    BASE_PARTS,
+    CHECKPOINTS,
+    PREFERENCE,
+    PRESETS,
+    SHIFT,
+    HubFile,
+    Preset,
+)
 from tethercache.models.settings import Settings
 from tethercache.text import reason
 
 SHIPPED = {"tiny": Path(__file__).parent / "tiny"}
 """Models that come with the package."""
-
-CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 _KINDS = ("*.json", "*.safetensors", "*.txt", "*.model")  # nothing that is a program
 
@@ -113,7 +120,9 @@ def find(name: str) -> Model:
     # unlike methods of `Path`, these say no to names that the system refuses
     if os.path.isfile(path / INDEX):
         return Model(name, read_settings(path), path)
-    if os.path.isfile(path) or (os.path.isdir(path) and any(path.glob("*.safetensors"))):
+    if os.path.isfile(path) or (
+        os.path.isdir(path) and any(file.suffix in CHECKPOINTS for file in path.glob("*"))
+    ):
         return Model(name, Settings(), path)
     looks_local = (
         name in SHIPPED or os.path.exists(path) or path.is_absolute() or name.startswith(".")
@@ -250,8 +259,10 @@ def fingerprint(folder: str | Path) -> str:
 def _files(root: Path) -> list[Path]:
     if root.is_file():
         return [root]
-    wanted = (".safetensors", ".json")
-    return [p for p in sorted(root.rglob("*")) if p.suffix in wanted and p.is_file()]
+    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    safe = any(path.suffix == ".safetensors" for path in files)
+    wanted = (".json", *((".safetensors",) if safe else CHECKPOINTS))
+    return [path for path in files if path.suffix in wanted]
 
 
 def _hash(path: Path) -> str:

@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,20 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.models.checkpoints import made
+from tests.models.checkpoints import formats, made
+from tests.models.checkpoints.formats import FORMATS, Format, self_forcing_dmd
 from tethercache.alignment import is_aligned
 from tethercache.errors import MissingModelError, TetherCacheError, WrongModelError
 from tethercache.models.checkpoints.convert import convert
 from tethercache.models.checkpoints.load import load_transformer
+from tethercache.models.checkpoints.names import diffusers_name
 
-FORMATS = pytest.mark.parametrize("make", made.FORMATS, ids=lambda make: make.__name__)
+
+def named(row: Format) -> str:
+    return row.make.__name__
+
+
+LOADED = pytest.mark.parametrize("row", [row for row in FORMATS if not row.refused], ids=named)
 
 
 def flow(model: WanTransformer3DModel) -> Tensor:
@@ -33,39 +39,63 @@ def flow(model: WanTransformer3DModel) -> Tensor:
         return model(latents, torch.tensor([500.0]), text).sample
 
 
-@FORMATS
-def test_every_format_gives_the_same_output(make: Callable[[Path], Path], tmp_path: Path) -> None:
-    model = load_transformer(make(tmp_path))
-    expected = made.reference()
-    assert torch.allclose(flow(model), flow(expected), atol=1e-6)
-    assert all(torch.equal(model.state_dict()[n], t) for n, t in expected.state_dict().items())
+@LOADED
+def test_every_format_gives_its_values_exactly(
+    row: Format, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = load_transformer(row.make(tmp_path), dtype=torch.float32)
+    expected = {diffusers_name(name): tensor for name, tensor in row.values().items()}
+    assert set(expected) == set(model.state_dict())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
     assert all(is_aligned(tensor) for tensor in (*model.parameters(), *model.buffers()))
+    if row.values is made.plain:
+        assert torch.allclose(flow(model), flow(made.reference()), atol=1e-6)
+    assert row.said in caplog.text
+    assert bool(row.said) == bool(caplog.records)
 
 
-@FORMATS
+@LOADED
 def test_every_format_converts_to_a_folder_that_diffusers_loads(
-    make: Callable[[Path], Path], tmp_path: Path
+    row: Format, tmp_path: Path
 ) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    target = convert(make(source), tmp_path / "converted")
-    model = WanTransformer3DModel.from_pretrained(target / "transformer")
-    assert torch.allclose(flow(model), flow(made.reference()), atol=1e-6)
+    target = convert(row.make(source), tmp_path / "converted")
+    stored = torch.bfloat16 if "bfloat16" in row.then else torch.float32
+    model = WanTransformer3DModel.from_pretrained(target / "transformer", torch_dtype=stored)
+    expected = {diffusers_name(name): tensor for name, tensor in row.values().items()}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, expected[name].to(tensor.dtype)), name
     assert (
         len(list(target.glob("transformer/*.safetensors"))) > 1
     )  # sharded, so that little is held at once
     assert {path.name for path in tmp_path.iterdir()} == {"source", "converted"}
 
 
+@pytest.mark.parametrize("row", [row for row in FORMATS if row.refused], ids=named)
+def test_other_formats_are_refused_by_name(row: Format, tmp_path: Path) -> None:
+    path = row.make(tmp_path)
+    with pytest.raises(TetherCacheError, match=row.refused) as raised:
+        load_transformer(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_table_of_formats_on_the_page_is_the_one_that_is_tested() -> None:
+    page = formats.PAGE.read_text()
+    assert formats.renewed(page) == page, f"run `python -m {formats.__name__}`"
+    assert formats.table() in page
+
+
 def test_a_configuration_of_another_model_in_the_folder_is_not_believed(tmp_path: Path) -> None:
-    path = made.self_forcing_dmd(tmp_path)
+    path = self_forcing_dmd(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"dim": 1536, "num_heads": 64}))
     with pytest.raises(WrongModelError, match="heads"):
         load_transformer(path)
 
 
 def test_a_smaller_dtype_keeps_in_float32_what_diffusers_keeps(tmp_path: Path) -> None:
-    source = made.self_forcing_dmd(tmp_path)
+    source = self_forcing_dmd(tmp_path)
     ours = load_transformer(source, dtype=torch.bfloat16)
     convert(source, tmp_path / "converted")
     theirs = WanTransformer3DModel.from_pretrained(
@@ -78,7 +108,7 @@ def test_a_smaller_dtype_keeps_in_float32_what_diffusers_keeps(tmp_path: Path) -
 
 
 def test_an_existing_folder_is_not_touched(tmp_path: Path) -> None:
-    source = made.self_forcing_dmd(tmp_path)
+    source = self_forcing_dmd(tmp_path)
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError, match="exists already"):
         convert(source, tmp_path / "mine")
@@ -87,7 +117,7 @@ def test_an_existing_folder_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    source = made.self_forcing_dmd(tmp_path)
+    source = self_forcing_dmd(tmp_path)
     # a limit on the size of files fails a write just as a full disk does
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -142,7 +172,16 @@ def test_converting_and_loading_need_little_more_memory_than_the_model(tmp_path:
     state = {name: torch.zeros(t.shape) for name, t in shapes.items()}
     torch.save({"generator": state}, tmp_path / "model.pt")
     save_file(state, tmp_path / "model.safetensors")
+    small = state | {
+        f"{name.removesuffix('.weight')}.weight_scale": torch.ones(len(t), 1)
+        for name, t in state.items()
+        if t.ndim == 2 and "blocks" in name
+    }
+    for name in [name.replace("_scale", "") for name in small if name not in state]:
+        small[name] = state[name].to(torch.float8_e4m3fn)
+    save_file(small, tmp_path / "scaled.safetensors")
     cases = [("model.pt", "bfloat16"), ("model.safetensors", "float32"), ("model.pt", "float32")]
+    cases += [("scaled.safetensors", "bfloat16")]
     arguments = [part for file, dtype in cases for part in (str(tmp_path / file), dtype)]
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path), *arguments],

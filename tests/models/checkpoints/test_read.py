@@ -14,7 +14,7 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.models.checkpoints import made
+from tests.models.checkpoints import formats, made
 from tethercache.errors import (
     DamagedModelError,
     MissingModelError,
@@ -29,7 +29,7 @@ from tethercache.models.checkpoints.read import read_checkpoint
 
 
 def test_sizes_are_read_off_the_tensors(tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(made.self_forcing_dmd(tmp_path))
+    checkpoint = read_checkpoint(formats.self_forcing_dmd(tmp_path))
     expected = made.reference().config
     assert all(tuple_(expected[k]) == tuple_(v) for k, v in describe(checkpoint).items())
 
@@ -54,7 +54,7 @@ def test_heads_of_published_widths_are_known_and_others_must_be_told(tmp_path: P
 
 
 def test_the_state_dict_can_be_chosen(tmp_path: Path) -> None:
-    path = made.self_forcing_sid(tmp_path)
+    path = formats.self_forcing_sid(tmp_path)
     assert read_checkpoint(path).key == "generator_ema"
     chosen = read_checkpoint(path, prefer=["generator"])
     assert not chosen.state["model.patch_embedding.weight"].any()
@@ -78,7 +78,7 @@ class Bomb:
 
 def bad_files(folder: Path) -> dict[str, tuple[type[TetherCacheError], str]]:
     """Files that are no use, each with the error it must give."""
-    good = (folder / "good").mkdir() or made.self_forcing_dmd(folder / "good")
+    good = (folder / "good").mkdir() or formats.self_forcing_dmd(folder / "good")
     content, wan = good.read_bytes(), made.plain()
     (folder / "config.json").write_text(json.dumps(made.CONFIG))
     (folder / "empty.pt").touch()
@@ -112,7 +112,7 @@ def bad_files(folder: Path) -> dict[str, tuple[type[TetherCacheError], str]]:
         "empty.safetensors": (DamagedModelError, "is empty"),
         "cut.pt": (DamagedModelError, "cut off"),
         "garbled.pt": (DamagedModelError, "damaged"),
-        "page.pt": (DamagedModelError, "neither a safetensors nor a PyTorch file"),
+        "page.pt": (DamagedModelError, "neither a safetensors nor a GGUF nor a PyTorch file"),
         "pointer.pt": (DamagedModelError, "git lfs pull"),
         "cut.safetensors": (DamagedModelError, "cut off"),
         "hostile.pt": (UnsafeModelError, "posix.mkdir"),
@@ -142,7 +142,7 @@ def test_bad_files_are_one_clear_line_each_and_nothing_runs(tmp_path: Path) -> N
 
 
 def test_a_folder_with_a_missing_shard_names_it(tmp_path: Path) -> None:
-    folder = made.original_wan_shards(tmp_path)
+    folder = formats.original_wan_shards(tmp_path)
     (folder / "diffusion_pytorch_model-00002-of-00002.safetensors").unlink()
     with pytest.raises(MissingModelError, match="00002-of-00002"):
         load_transformer(folder)
@@ -204,7 +204,7 @@ def test_what_a_file_declares_is_checked_before_it_is_believed(tmp_path: Path) -
 def test_a_configuration_of_nonsense_beside_a_checkpoint_tells_nothing(
     hint: dict[str, object], tmp_path: Path
 ) -> None:
-    path = made.self_forcing_dmd(tmp_path)
+    path = formats.self_forcing_dmd(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"dim": 128} | hint))
     with pytest.raises(WrongModelError, match=r"heads.*config\.json"):
         load_transformer(path)

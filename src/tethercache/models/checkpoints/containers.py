@@ -5,24 +5,42 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
 
 from tethercache.errors import DamagedModelError, UnsafeModelError, WrongModelError
 from tethercache.foreign import reading, regular_file
+from tethercache.models.checkpoints.ggml import read_gguf
 
 MOST_TENSORS = 1 << 16
 """Of one file; the largest Wan has about a thousand."""
 
-Contents: TypeAlias = tuple[object, dict[str, Any]]
-"""What a file holds, tensors by their names or state dicts by theirs; and its own configuration."""
+
+class Contents(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        tensors: by their names, or state dicts by theirs.
+        config: the model's configuration, as far as it came with them.
+        layouts: how layers are stored, by their names, where that is told apart from the tensors.
+    """
+
+    tensors: object
+    config: Mapping[str, Any] = MappingProxyType({})
+    layouts: Mapping[str, Any] = MappingProxyType({})
+
 
 _CUT = "it is damaged or cut off"
+_WAY_OUT = (
+    "Look for the same weights as safetensors; or, if you trust whoever made the file, load it in "
+    "the program that it belongs to and save its tensors alone with safetensors.torch.save_file"
+)
 
 
 class Container(NamedTuple):
@@ -100,12 +118,20 @@ def _opened(path: Path) -> Iterator[tuple[Any, list[str]]]:
 def _read_safetensors(path: Path) -> Contents:
     with _opened(path) as (file, names):
         tensors = {name: file.get_tensor(name) for name in names}
-        carried = (file.metadata() or {}).get("config", "{}")
+        carried = file.metadata() or {}
+    layouts = _parsed(carried.get("_quantization_metadata")).get("layers", {})
+    return Contents(
+        tensors, _parsed(carried.get("config")), layouts if isinstance(layouts, dict) else {}
+    )
+
+
+def _parsed(text: str | None) -> dict[str, Any]:
+    """An object of JSON, or an empty one for anything else."""
     try:
-        config = json.loads(carried)
+        parsed = json.loads(text or "{}")
     except (ValueError, RecursionError):
-        config = {}
-    return tensors, config if isinstance(config, dict) else {}
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
 
 
 def _read_archive(path: Path) -> Contents:
@@ -114,7 +140,7 @@ def _read_archive(path: Path) -> Contents:
         entries = archive.infolist()  # at the end of the file, so that a cut off one has none
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise UnsafeModelError(
-            f"{path} is a TorchScript program, not a state dict; it was not loaded"
+            f"{path} is a TorchScript program, not a state dict; it was not loaded. {_WAY_OUT}"
         )
     check_size(sum(entry.file_size for entry in entries), path)  # PyTorch compresses nothing
     return _read_pickle(path, mmap=True)
@@ -123,19 +149,27 @@ def _read_archive(path: Path) -> Contents:
 def _read_pickle(path: Path, *, mmap: bool = False) -> Contents:
     try:
         with reading(path, _CUT):
-            return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True), {}
+            return Contents(torch.load(path, map_location="cpu", mmap=mmap, weights_only=True))
     except DamagedModelError as error:
         if named := re.search(r"GLOBAL ([\w.]+)", str(error.__cause__)):
             raise UnsafeModelError(
                 f"{path} holds something other than tensors ({named[1]}), which would run code; "
-                "it was not loaded and nothing was executed"
+                f"it was not loaded and nothing was executed. {_WAY_OUT}"
             ) from None
         raise
+
+
+def _read_gguf(path: Path) -> Contents:
+    tensors, declared = read_gguf(path)
+    check_number(len(tensors), path)
+    check_size(declared, path)
+    return Contents(tensors)
 
 
 CONTAINERS = (
     # first, as the length of the header that comes before the brace may look like any of the others
     Container("safetensors", re.compile(rb".{8}\{", re.DOTALL), _read_safetensors),
+    Container("GGUF", re.compile(rb"GGUF"), _read_gguf),
     Container("PyTorch", re.compile(rb"PK"), _read_archive),
     Container("PyTorch", re.compile(rb"\x80"), _read_pickle),  # before version 1.6
 )

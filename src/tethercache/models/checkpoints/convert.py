@@ -42,7 +42,7 @@ def convert(
         target: the folder to make; it must not exist.
         settings: how the model was trained to be used; default those of Self-Forcing.
         shift: flow shift of the noise levels.
-        dtype: number format of the weights; None: as stored.
+        dtype: number format of the weights; None: see `load_transformer`.
         heads: number of attention heads; None: see `load_transformer`.
         prefer: which state dict of a file is meant, the best first.
 

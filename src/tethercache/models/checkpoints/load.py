@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from tethercache.errors import WrongModelError
 from tethercache.foreign import reading, some
 from tethercache.models.checkpoints.describe import describe
 from tethercache.models.checkpoints.names import diffusers_name
+from tethercache.models.checkpoints.packed import Stored, number_format
 from tethercache.models.checkpoints.read import Checkpoint, read_checkpoint
 from tethercache.models.presets import PREFERENCE
+
+logger = logging.getLogger(__name__)
 
 _PIECE = 1 << 24
 
@@ -35,7 +39,8 @@ def load_transformer(
 
     Args:
         path: a file or a folder, see `read_checkpoint`.
-        dtype: number format of the weights; None: as stored.
+        dtype: number format of the weights; None: as stored, or bfloat16 where that is a format
+            that models do not compute in, such as fp8, int8 or GGUF.
         heads: number of attention heads; None: from the configuration beside the checkpoint, or
             known from the width of the published models.
         prefer: which state dict of a file is meant, the best first.
@@ -58,6 +63,8 @@ def map_transformer(
 ) -> WanTransformer3DModel:
     """What `load_transformer` loads, as far as possible still on disk: to be written, not run."""
     checkpoint = read_checkpoint(path, prefer=prefer)
+    for note in checkpoint.notes:
+        logger.warning(note)
     config = describe(checkpoint, heads=heads)
     with reading(path), torch.device("meta"):
         transformer = WanTransformer3DModel(**config)
@@ -66,18 +73,22 @@ def map_transformer(
     transformer.rope = type(transformer.rope)(
         config["attention_head_dim"], config["patch_size"], transformer.config.rope_max_seq_len
     )
+    if dtype is None and None in map(number_format, checkpoint.state.values()):
+        dtype = torch.bfloat16
     state = {}
     for name in list(checkpoint.state):
         tensor = checkpoint.state.pop(name)  # so that no tensor is held twice
         renamed = diffusers_name(name)
-        state[renamed] = tensor.to(_dtype_of(renamed, tensor.dtype, dtype))
+        state[renamed] = tensor.to(_dtype_of(renamed, tensor, dtype))
     transformer.load_state_dict(state, strict=True, assign=True)
     return transformer.eval().requires_grad_(False)
 
 
-def _dtype_of(name: str, stored: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
+def _dtype_of(name: str, stored: Stored, wanted: torch.dtype | None) -> torch.dtype:
     if wanted is None:
-        return stored
+        as_stored = number_format(stored)
+        assert as_stored is not None
+        return as_stored
     kept = WanTransformer3DModel._keep_in_fp32_modules
     return torch.float32 if any(part in name.split(".") for part in kept) else wanted
 
@@ -97,7 +108,11 @@ def _check_names(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> None
         ),
         some(
             "not floating point",
-            [name for name, tensor in given.values() if not tensor.is_floating_point()],
+            [
+                name
+                for name, tensor in given.values()
+                if isinstance(tensor, Tensor) and not tensor.is_floating_point()
+            ],
         ),
     ]
     if len(given) < len(checkpoint.state):

@@ -68,7 +68,8 @@ def merge_lora(transformer: WanTransformer3DModel, path: str | Path, scale: floa
     scale = number("scale", scale)
     checkpoint = read_lora(path)
     path = checkpoint.path
-    state = _adapter(path, checkpoint.state, transformer)
+    tensors = {name: t for name, t in checkpoint.state.items() if isinstance(t, Tensor)}
+    state = _adapter(path, tensors, transformer)
     dtype = transformer.dtype
     try:
         with reading(path):

@@ -10,8 +10,10 @@ from torch import Tensor
 _INSIDE = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 """What FSDP, checkpointing and `torch.compile` put between the parts of a name."""
 
-_IN_FRONT = re.compile(r"^(?:(?:base_model|default|diffusion_model|model|transformer)\.)+")
-"""What Self-Forcing, ComfyUI, PEFT and diffusers put before the names of a model's parts."""
+_IN_FRONT = re.compile(
+    r"^(?:(?:base_model|default|diffusion_model|generator|model|module|transformer)\.)+"
+)
+"""What Self-Forcing, ComfyUI, PEFT, DDP and diffusers put before the names of a model's parts."""
 
 _RENAMES = tuple(
     (re.compile(pattern), replacement)

@@ -4,13 +4,17 @@ Recognised are
 * training states of the Self-Forcing family (`.pt` with `generator`, `generator_ema`), whose names
   may be wrapped in `model.` and in what FSDP, checkpointing and `torch.compile` put there;
 * original Wan files (`diffusion_pytorch_model.safetensors`, also in shards with an index);
-* diffusers folders, of the transformer alone or of a pipeline.
+* diffusers folders, of the transformer alone or of a pipeline;
+* folders with one checkpoint of any kind.
+
+Whatever belongs to a weight is joined with it (`joined`): scales of 8-bit formats, adapters beside
+the layers that they were trained on.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,9 @@ from tethercache.arguments import number, whole_number
 from tethercache.errors import MissingModelError, TetherCacheError, WrongModelError
 from tethercache.foreign import first, read_json, some, weight_map
 from tethercache.models.checkpoints.containers import check_number, check_size, read_file
-from tethercache.models.presets import PREFERENCE
+from tethercache.models.checkpoints.joined import with_adapters, with_scales, without_vace
+from tethercache.models.checkpoints.packed import Packed, Stored
+from tethercache.models.presets import CHECKPOINTS, PREFERENCE
 
 
 @dataclass(frozen=True)
@@ -31,22 +37,25 @@ class Checkpoint:
 
     Attributes:
         path: the file or folder.
-        state: memory-mapped tensors by their names in the file.
+        state: memory-mapped tensors, or how to make them, by their names in the file.
         key: which state dict of the file this is, "" where the file is one state dict.
         hints: the configuration that came with it (metadata, or `config.json` next to it).
+        notes: what a user has to know of how it was read.
     """
 
     path: Path
-    state: dict[str, Tensor]
+    state: dict[str, Stored]
     key: str = ""
     hints: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: str | Path, *, prefer: Sequence[str] = PREFERENCE) -> Checkpoint:
     """Open a checkpoint; its tensors stay on disk, and nothing in it is executed.
 
     Args:
-        path: a file, or a folder in the format of diffusers or of the original Wan.
+        path: a file, or a folder in the format of diffusers or of the original Wan, or with one
+            checkpoint of another kind.
         prefer: names of state dicts inside a file, the best first. One name alone is a demand;
             otherwise a file that is one state dict will do.
 
@@ -59,41 +68,57 @@ def read_checkpoint(path: str | Path, *, prefer: Sequence[str] = PREFERENCE) -> 
     path = Path(path)
     if not os.path.exists(path):
         raise MissingModelError(f"no checkpoint at {path}")
+    folder, files = path.parent, [path]
     if path.is_dir():
-        return _read_folder(path)
-    contents, carried = read_file(path)
-    key, state = _choose(contents, prefer, path)
-    hints = _beside(path.parent / "config.json") | _well_formed(carried)
-    return Checkpoint(path, state, key, hints)
+        folder = path / "transformer" if (path / "transformer").is_dir() else path
+        files = _weight_files(folder)
+    key, state = "", dict[str, Stored]()
+    carried: dict[str, Any] = {}
+    layouts: dict[str, Any] = {}
+    for file in files:
+        contents = read_file(file)
+        key, found = _choose(contents.tensors, prefer, file)
+        state |= found
+        carried |= contents.config
+        layouts |= contents.layouts
+    state = with_scales(state, layouts, path)
+    state, merged = with_adapters(state, path, folder)
+    state, left_out = without_vace(state, path)
+    hints = _beside(folder / "config.json") | _well_formed(carried)
+    return Checkpoint(path, state, key, hints, tuple(filter(None, (merged, left_out))))
 
 
-def _read_folder(path: Path) -> Checkpoint:
-    """Open a folder of safetensors files, of a transformer or of a pipeline with one."""
-    folder = path / "transformer" if (path / "transformer").is_dir() else path
-    state: dict[str, Tensor] = {}
-    for file in _weight_files(folder):
-        state |= _choose(read_file(file)[0], PREFERENCE, file)[1]
-    return Checkpoint(path, state, hints=_beside(folder / "config.json"))
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The files in a folder that look like checkpoints, but for those that safetensors replace."""
+    for kinds in ((".safetensors",), CHECKPOINTS):
+        if files := sorted(path for path in folder.glob("*") if path.suffix in kinds):
+            return files
+    return []
 
 
-def _weight_files(folder: Path) -> Iterable[Path]:
-    """The safetensors files of a folder; all of those that its index names, if it has one."""
+def _weight_files(folder: Path) -> list[Path]:
+    """The checkpoint of a folder; all files that its index names, if it has one."""
     for index in folder.glob("*.safetensors.index.json"):
         files = [folder / name for name in sorted({*weight_map(index).values()})]
         if missing := [file.name for file in files if not os.path.exists(file)]:
             raise MissingModelError(f"{folder} lacks {some('shards', missing)}")
         return files
-    files = sorted(folder.glob("*.safetensors"))
-    if len(files) > 1:
-        files = [file for file in files if file.name == "diffusion_pytorch_model.safetensors"]
+    files = checkpoint_files(folder)
+    known = [file for file in files if file.name == "diffusion_pytorch_model.safetensors"]
+    if len(files) > 1 and not known:
+        names = first([file.name for file in files])
+        raise WrongModelError(
+            f"{folder} holds {len(files)} checkpoints ({names}); name one of them"
+        )
     if not files:
         raise MissingModelError(
-            f"no weights in {folder}: expected diffusion_pytorch_model.safetensors"
+            f"no weights in {folder}: expected diffusion_pytorch_model.safetensors, or one file "
+            f"of {', '.join(CHECKPOINTS)}"
         )
-    return files
+    return known or files
 
 
-def _choose(contents: object, prefer: Sequence[str], path: Path) -> tuple[str, dict[str, Tensor]]:
+def _choose(contents: object, prefer: Sequence[str], path: Path) -> tuple[str, dict[str, Stored]]:
     """The state dict of a file that is meant, and its name there."""
     if not isinstance(contents, Mapping):
         raise WrongModelError(f"{path} holds a {type(contents).__name__}, not a state dict")
@@ -107,7 +132,7 @@ def _choose(contents: object, prefer: Sequence[str], path: Path) -> tuple[str, d
     state = {
         str(name): tensor
         for name, tensor in (states[key] if key else contents).items()
-        if isinstance(tensor, Tensor)
+        if isinstance(tensor, Tensor | Packed)
     }
     if not key and (not state or len(prefer) == 1):
         wanted = " or ".join(f"`{key}`" for key in prefer)
@@ -117,16 +142,19 @@ def _choose(contents: object, prefer: Sequence[str], path: Path) -> tuple[str, d
     return key, state
 
 
-def _check_stored(state: Mapping[str, Tensor], path: Path) -> None:
+def _check_stored(state: Mapping[str, Stored], path: Path) -> None:
     """Refuse tensors that are larger than what the file stores of them.
 
     A few bytes can stand for a tensor of any size, by strides of zero or as one of many views.
     """
-    strange = [name for name, t in state.items() if t.layout is not torch.strided or t.is_quantized]
-    strange += [name for name, t in state.items() if t.device.type != "cpu"]
+    tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    strange = [
+        name for name, t in tensors.items() if t.layout is not torch.strided or t.is_quantized
+    ]
+    strange += [name for name, t in tensors.items() if t.device.type != "cpu"]
     if strange:
         raise WrongModelError(f"{path} holds {some('tensors of a foreign kind', strange)}")
-    check_size(sum(tensor.numel() * tensor.element_size() for tensor in state.values()), path)
+    check_size(sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()), path)
 
 
 def _beside(config: Path) -> dict[str, Any]:
