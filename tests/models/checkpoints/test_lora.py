@@ -78,6 +78,58 @@ def test_names_of_other_tools_are_understood(tmp_path: Path) -> None:
     check(tmp_path)
 
 
+def flat(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names as kohya and musubi write them."""
+    renamed = {}
+    for name, tensor in state.items():
+        module, _, rest = name.partition(".lora_")
+        renamed[f"lora_unet_{module.replace('.', '_')}.lora_{rest}"] = tensor
+    return renamed
+
+
+@pytest.mark.parametrize("alpha", [RANK, 1])
+def test_the_flat_names_of_kohya_and_musubi_are_understood(alpha: int, tmp_path: Path) -> None:
+    state = flat(adapter("lora_down", "lora_up"))
+    for module in {name.partition(".")[0] for name in state}:
+        state[f"{module}.alpha"] = torch.tensor(float(alpha))
+    save_file(state, tmp_path / "musubi.safetensors")
+    check(tmp_path / "musubi.safetensors", strength=alpha / RANK)
+
+
+@pytest.mark.parametrize("scale", [1.0, -0.5])
+def test_differences_of_whole_weights_are_added(scale: float, tmp_path: Path) -> None:
+    random = torch.Generator().manual_seed(9)
+    model, changed = toy_transformer(), toy_transformer().state_dict()
+    state = adapter(prefix="diffusion_model.")
+    for official, name in {
+        "blocks.0.self_attn.norm_q.diff": "blocks.0.attn1.norm_q.weight",
+        "blocks.0.self_attn.q.diff_b": "blocks.0.attn1.to_q.bias",
+        "blocks.1.norm3.diff_b": "blocks.1.norm2.bias",
+        "blocks.1.diff_m": "blocks.1.scale_shift_table",
+        "patch_embedding.diff": "patch_embedding.weight",
+        "head.head.diff": "proj_out.weight",
+    }.items():
+        difference = torch.randn(changed[name].shape, generator=random)
+        state[f"diffusion_model.{official}"] = difference
+        changed[name] = changed[name] + scale * difference
+    save_file(state, tmp_path / "lightx2v.safetensors")
+    merge_lora(model, tmp_path / "lightx2v.safetensors", scale)
+    adapted = {f"{name}.weight" for name in MODULES.values()}
+    for name, tensor in model.state_dict().items():
+        if name not in adapted:
+            assert torch.allclose(tensor, changed[name], atol=1e-6), name
+        else:
+            assert not torch.equal(tensor, changed[name]), name
+    state["diffusion_model.patch_embedding.diff"] = torch.zeros(3)
+    save_file(state, tmp_path / "wrong.safetensors")
+    before = toy_transformer()
+    with pytest.raises(WrongModelError, match=r"layers do not fit .patch_embedding.weight"):
+        merge_lora(before, tmp_path / "wrong.safetensors")
+    assert all(
+        torch.equal(before.state_dict()[n], t) for n, t in toy_transformer().state_dict().items()
+    )
+
+
 def test_alpha_scales_the_update(tmp_path: Path) -> None:
     alphas = {f"{module}.alpha": torch.tensor(1.0) for module in MODULES}
     save_file(adapter() | alphas, tmp_path / "lora.safetensors")
@@ -103,7 +155,8 @@ def test_a_merged_model_attaches_like_any_other(tmp_path: Path) -> None:
 def test_bad_adapters_are_one_clear_line_each(tmp_path: Path) -> None:
     good = adapter()
     save_file(good | {"blocks.9.self_attn.q.lora_A.weight": torch.zeros(2, 24)}, tmp_path / "block")
-    save_file({"blocks.0.self_attn.q.diff": torch.zeros(24, 24)}, tmp_path / "diff")
+    dora = {"blocks.0.self_attn.q.dora_scale": torch.ones(24, 1)}
+    save_file(good | dora, tmp_path / "dora")
     save_file({name: t[:, :1].clone() for name, t in good.items()}, tmp_path / "shape")
     torch.save({"generator_lora": good, "x": Path}, tmp_path / "code")
     (tmp_path / "hollow").mkdir()
@@ -111,7 +164,7 @@ def test_bad_adapters_are_one_clear_line_each(tmp_path: Path) -> None:
     model = toy_transformer()
     for name, error, message in (
         ("block", WrongModelError, "1 layers do not fit .blocks.9"),
-        ("diff", WrongModelError, "1 tensors are no LoRA"),
+        ("dora", WrongModelError, "1 tensors are no LoRA .blocks.0.self_attn.q.dora_scale"),
         ("shape", WrongModelError, "4 layers do not fit"),
         ("code", UnsafeModelError, "nothing was executed"),
         ("hollow", MissingModelError, "no adapter in"),

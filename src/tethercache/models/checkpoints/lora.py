@@ -3,7 +3,12 @@
 Merged, an adapter costs nothing per pass and the model is saved, attached and hashed like any
 other. Names may be those of the original Wan code or of diffusers, with the wrappers of PEFT
 (`base_model.model.`, as LongLive has them), ComfyUI (`diffusion_model.`) or diffusers
-(`transformer.`), and `lora_A`/`lora_B` or `lora_down`/`lora_up`.
+(`transformer.`), the flat ones of kohya and musubi (`lora_unet_blocks_0_self_attn_q`), and
+`lora_A`/`lora_B` or `lora_down`/`lora_up`. Differences of whole weights, which LightX2V extracts
+beside them (`.diff`, `.diff_b`, `.diff_m`), are added.
+
+The names are those of whole checkpoints, read by the same table, because the converters of
+diffusers leave out what they do not know: differences of norms, layers of a part of the blocks.
 """
 
 from __future__ import annotations
@@ -19,12 +24,14 @@ from torch import Tensor, nn
 from tethercache.arguments import number
 from tethercache.errors import MissingModelError, WrongModelError
 from tethercache.foreign import read_json, reading, some
-from tethercache.models.checkpoints.names import module_name
+from tethercache.models.checkpoints.names import diffusers_name, module_name
 from tethercache.models.checkpoints.read import Checkpoint, read_checkpoint
 
 _KEYS = ("generator_lora", "lora", "state_dict", "model")
 _FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "generator_lora.pt")
 _PART = re.compile(r"^(.*?)\.(?:lora_)?(A|B|down|up)(?:\.default)?\.weight$|^(.*)\.(alpha)$")
+_DIFFERENCE = re.compile(r"^(.*)\.(diff|diff_b|diff_m)$")
+_DIFFERS = {"diff": ".weight", "diff_b": ".bias", "diff_m": ".modulation"}
 _SIDES = {"A": "A", "down": "A", "B": "B", "up": "B", "alpha": "alpha"}
 
 
@@ -52,6 +59,8 @@ def read_lora(path: str | Path) -> Checkpoint:
 def merge_lora(transformer: WanTransformer3DModel, path: str | Path, scale: float = 1.0) -> None:
     """Add `scale` times an adapter's update to the weights: W + scale x alpha / rank x B A.
 
+    Where the file holds differences of weights, `scale` times these are added too.
+
     Args:
         transformer: changed in place.
         path: a safetensors file, a `.pt` with `generator_lora`, or a folder that PEFT or diffusers
@@ -69,7 +78,19 @@ def merge_lora(transformer: WanTransformer3DModel, path: str | Path, scale: floa
     checkpoint = read_lora(path)
     path = checkpoint.path
     tensors = {name: t for name, t in checkpoint.state.items() if isinstance(t, Tensor)}
-    state = _adapter(path, tensors, transformer)
+    state, differences = _adapter(path, tensors, transformer)
+    if state:
+        _merge(transformer, path, state, scale)
+    parameters = dict(transformer.named_parameters())
+    for name, difference in differences.items():
+        parameter = parameters[name]
+        parameter.data = parameter.data + (scale * difference.float()).to(parameter.dtype)
+    transformer.requires_grad_(False)
+
+
+def _merge(
+    transformer: WanTransformer3DModel, path: Path, state: dict[str, Tensor], scale: float
+) -> None:
     dtype = transformer.dtype
     try:
         with reading(path):
@@ -81,16 +102,22 @@ def merge_lora(transformer: WanTransformer3DModel, path: str | Path, scale: floa
             transformer.fuse_lora(lora_scale=scale, adapter_names=["merged"])
     finally:
         transformer.unload_lora()
-    transformer.requires_grad_(False)
 
 
 def _adapter(
     path: Path, state: dict[str, Tensor], transformer: WanTransformer3DModel
-) -> dict[str, Tensor]:
-    """The adapter under diffusers names, alpha / rank folded into its A matrices."""
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The adapter and the differences of parameters that a file holds, under diffusers names.
+
+    Alpha / rank is folded into the A matrices of the adapter.
+    """
     modules: dict[str, dict[str, Tensor]] = {}
+    differences: dict[str, Tensor] = {}
     strange = []
     for name, tensor in state.items():
+        if differs := _DIFFERENCE.match(name):
+            differences[diffusers_name(differs[1] + _DIFFERS[differs[2]])] = tensor
+            continue
         matched = _PART.match(name)
         if matched is None:
             strange.append(name)
@@ -99,12 +126,14 @@ def _adapter(
         modules.setdefault(module, {})[_SIDES[side]] = tensor
     linear = {name: m for name, m in transformer.named_modules() if isinstance(m, nn.Linear)}
     wrong = [name for name, parts in modules.items() if not _fits(parts, linear.get(name))]
+    shapes = {name: parameter.shape for name, parameter in transformer.named_parameters()}
+    wrong += [name for name, t in differences.items() if shapes.get(name) != t.shape]
     problems = [
         some(what, names)
         for what, names in (("tensors are no LoRA", strange), ("layers do not fit", wrong))
         if names
     ]
-    if problems or not modules:
+    if problems or not (modules or differences):
         found = "; ".join(problems) or "it has no tensors"
         raise WrongModelError(f"{path} is not a LoRA of this transformer: {found}")
     adapter, common = {}, _alpha(path.parent / "adapter_config.json")
@@ -114,7 +143,7 @@ def _adapter(
             down = down * (float(alpha) / down.shape[0])
         adapter[f"{module}.lora_A.weight"] = down
         adapter[f"{module}.lora_B.weight"] = parts["B"]
-    return adapter
+    return adapter, differences
 
 
 def _alpha(config: Path) -> float | None:

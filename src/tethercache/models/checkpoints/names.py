@@ -15,6 +15,12 @@ _IN_FRONT = re.compile(
 )
 """What Self-Forcing, ComfyUI, PEFT, DDP and diffusers put before the names of a model's parts."""
 
+_FLAT = re.compile(
+    r"^lora_unet_(?:(blocks)_(\d+)_(self_attn|cross_attn|ffn)"
+    r"|(time_embedding|text_embedding|time_projection|head))_(\w+)\."
+)
+"""The layers of a model as kohya's and musubi's trainers name them, without dots."""
+
 _RENAMES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -39,6 +45,8 @@ _RENAMES = tuple(
 
 def diffusers_name(name: str) -> str:
     """The diffusers name of a parameter, from any of the names that it has in published files."""
+    if flat := _FLAT.match(name):
+        name = ".".join((*filter(None, flat.groups()), name[flat.end() :]))
     for wrapper in _INSIDE:
         name = name.replace(wrapper, "")
     name = _IN_FRONT.sub("", name)
