@@ -117,4 +117,6 @@ def _make(point: BranchPoint, *, overwrite: bool, as_json: bool) -> None:
     line = f"{point.job.path}: {point.describe()}"
     console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
     begin_branch(point, overwrite=overwrite)
-    carry_out([point.job], overwrite=overwrite, resume=Resume.YES, as_json=as_json)
+    resume = Resume.NO if point.snapshot is None else Resume.YES
+    overwrite = overwrite or point.snapshot is not None  # what was just laid out
+    carry_out([point.job], overwrite=overwrite, resume=resume, as_json=as_json)

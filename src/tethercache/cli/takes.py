@@ -38,7 +38,7 @@ def takes(
     tree = Tree(Text(printable(str(folder))))
     for node in roots:
         _grow(tree, node)
-    Console().print(tree if roots else "no videos with records here", soft_wrap=True)
+    Console().print(tree if roots else "no videos with records here")
 
 
 def _grow(tree: Tree, node: Node) -> None:

@@ -95,13 +95,15 @@ class TetherCache(Policy):
 
     def open(self, bank: Bank, frames: int) -> Slots:
         """Append while there is room; then hide the oldest recent frames and take their slots."""
-        if not bank.full:
+        overflow = bank.readable + frames - self.budget
+        if overflow <= 0:
             return bank.take(frames)
         # a pinned frame may leave here: it is sure to be recalled
-        leaving = bank.oldest(frames, since=self.sink + self.memory, spare_pinned=not self.memory)
+        leaving = bank.oldest(overflow, since=self.sink + self.memory, spare_pinned=not self.memory)
         if self.memory:
             bank.hide(leaving)
-        return leaving
+        # behind a cut, whole chunks need not fill the budget exactly
+        return leaving if bank.full else leaving + bank.take(frames - overflow)
 
     def commit(self, bank: Bank) -> None:
         """Let the hidden frames compete with the memory; write the winners over the losers."""
