@@ -3,8 +3,7 @@
 For held-out scenes of the rendered world: a video under a policy with the guard, and the same one
 without it where the guard did anything (else the two are the same, bit for bit). The oracle reads
 both: the loss is the share of what the prompt says that is not seen, over all seconds behind the
-first ten. Differences are paired by prompt, with 95 % bootstrap intervals. Then, how often drift that
-is put into the latents is found.
+first ten. Differences are paired by prompt, with 95 % bootstrap intervals.
 
     python benchmarks/guard.py --folder guard > benchmarks/results/guard.txt
 
@@ -114,11 +113,9 @@ def main() -> None:
         low, high = difference.interval or (difference.mean, difference.mean)
         acted = sum(bool(case["reactions"]) for case in found)
         without = float(np.mean([case["loss_without"] for case in found]))
-        print(
-            f"{policy:<14}{f'{acted}/{len(found)}':>8}{without:>14.3f}"
-            f"{without + difference.mean:>8.3f}{difference.mean:>+12.3f}   {low:+.3f} to {high:+.3f}",
-            flush=True,
-        )
+        row = f"{policy:<14}{f'{acted}/{len(found)}':>8}{without:>14.3f}"
+        row += f"{without + difference.mean:>8.3f}{difference.mean:>+12.3f}"
+        print(f"{row}   {low:+.3f} to {high:+.3f}", flush=True)
         cases.append(
             {
                 "policy": policy,
