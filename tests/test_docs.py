@@ -11,7 +11,7 @@ from tests import pages
 from tests.conftest import ROOT
 from tethercache.cli.app import run
 
-GUIDES = ("durable.md",)
+GUIDES = ("durable.md", "prompts-over-time.md")
 
 
 @pytest.mark.parametrize("guide", GUIDES)
@@ -28,6 +28,9 @@ def test_every_command_and_every_line_of_python_of_a_guide_runs(
                     words += ["--model", str(model)]
                 assert run(words) == 0, line
                 ran += 1
+        elif language == "yaml":
+            name, _, content = block.removeprefix("# ").partition("\n")
+            Path(name).write_text(content)
         elif language == "python":
             exec(
                 compile(block.replace("seed=5", f"seed=5, model={str(model)!r}"), guide, "exec"), {}
