@@ -3,7 +3,8 @@
 For held-out scenes of the rendered world: a video under a policy with the guard, and the same one
 without it where the guard did anything (else the two are the same, bit for bit). The oracle reads
 both: the loss is the share of what the prompt says that is not seen, over all seconds behind the
-first ten. Differences are paired by prompt, with 95 % bootstrap intervals.
+first ten. Differences are paired by prompt, with 95 % bootstrap intervals. `--injected N` asks
+instead how often drift that is put into the latents is found.
 
     python benchmarks/guard.py --folder guard > benchmarks/results/guard.txt
 
@@ -20,14 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import tethercache as tc
 from tethercache.evaluation import world
 from tethercache.evaluation.drift import statistics
+from tethercache.evaluation.watch import DriftWatch
 from tethercache.evaluation.world import oracle
 from tethercache.render import check, load, prepare
+from tethercache.render.guard import OVERLOOKED
 from tethercache.render.loading import Loaded
-from tethercache.video import read_frames, read_sidecar
+from tethercache.video import read_frames, read_sidecar, to_uint8
 
 _FIRST = 9_300_000  # scene numbers that no training and no other result has used
 _EVERY = 4  # frames
@@ -80,9 +84,54 @@ def one(loaded: Loaded, scene: world.Scene, number: int, folder: Path) -> dict[s
     return found
 
 
+@torch.no_grad()
+def injected(loaded: Loaded, scene: world.Scene, number: int) -> tuple[float | None, float | None]:
+    """When drift that is put into the latents, and a run without it, are found to drift.
+
+    From second 10 on, a random direction in the space of the latents' channels grows by a tenth of
+    their deviation each second, as colours that burn in do. Only what is decoded has it.
+    """
+    found: list[float | None] = []
+    for strength in (0.1, 0.0):
+        rollout = loaded.pipe.rollout(
+            scene.caption,
+            num_seconds=30,
+            seed=number,
+            policy=loaded.order.policy,
+            prompt_embeds=loaded.embeds(scene.caption),
+        )
+        decoder, watch = loaded.pipe.decoder(), DriftWatch(float(world.FPS))
+        direction = torch.randn(16, generator=torch.Generator().manual_seed(number))
+        direction = (direction / direction.square().mean().sqrt())[None, :, None, None, None]
+        seconds, at = 0.0, None
+        for latents in rollout:
+            grown = strength * max(0.0, seconds - _SETTLED)
+            frames = to_uint8(decoder.decode(latents + grown * direction))[0].numpy()
+            watch.update(frames)
+            seconds += len(frames) / world.FPS
+            verdict = watch.judge(OVERLOOKED)
+            if at is None and verdict is not None and verdict.word == "drifting":
+                at = seconds
+        found.append(at)
+    return found[0], found[1]
+
+
 def plain_request(request: tc.VideoRequest) -> tc.VideoRequest:
     """The same without a guard."""
     return dataclasses.replace(request, guard=False)
+
+
+def report_injected(model: str, count: int) -> None:
+    """Print how often injected drift was found, and how often drift was found without any."""
+    chosen = scenes(count)
+    request = tc.VideoRequest(chosen[0].caption, seconds=30, model=model)
+    loaded = load(prepare(check(request)), [scene.caption for scene in chosen])
+    results = [injected(loaded, scene, number) for number, scene in enumerate(chosen)]
+    caught = [at for at, _ in results if at is not None]
+    alarms = sum(at is not None for _, at in results)
+    print(f"injected from second {_SETTLED} on: found in {len(caught)} of {count}, ", end="")
+    print(f"at second {np.median(caught):.1f} (median); without any: {alarms} of {count}")
+    print(json.dumps({"injected": results}))
 
 
 def main() -> None:
@@ -93,7 +142,11 @@ def main() -> None:
     parser.add_argument("--policy", action="append", help="default fifo, sink, tethercache")
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--injected", type=int, default=0, metavar="N", help="videos")
     given = parser.parse_args()
+    if given.injected:
+        report_injected(given.model, given.injected)
+        return
     chosen, cases = scenes(given.prompts), []
     print(f"{'policy':<14}{'acted':>8}{'loss without':>14}{'with':>8}{'difference':>12}   95 %")
     for policy in given.policy or ["fifo", "sink", "tethercache"]:

@@ -56,18 +56,32 @@ class Inputs:
             embeds = self.then_embeds.get(change.text)
             embeds = encode([change.text]) if embeds is None else embeds
             embeds = embeds.expand(len(self.prompts), -1, -1)
+        return action_of(change, embeds, self.noise.samples, self.times)
 
-        def span(seconds: tuple[float, float] | None) -> tuple[int, int] | None:
-            return None if seconds is None else latent_span(seconds, *self.times)
 
-        return Action(
-            embeds,
-            change.how,
-            None if change.seed is None else CounterNoise(change.seed, self.noise.samples),
-            None if change.policy is None else as_policy(change.policy),
-            span(change.pin),
-            span(change.forget),
-        )
+def action_of(
+    change: Change, embeds: Tensor | None, samples: Sequence[int], times: tuple[float, int]
+) -> Action:
+    """A change as a rollout takes it.
+
+    Args:
+        change: what changes.
+        embeds: text embeddings `[B, L, C_text]` of its text, if it has one.
+        samples: sample numbers of the batch.
+        times: frames a second, and frames a latent frame.
+    """
+
+    def span(seconds: tuple[float, float] | None) -> tuple[int, int] | None:
+        return None if seconds is None else latent_span(seconds, *times)
+
+    return Action(
+        embeds,
+        change.how,
+        None if change.seed is None else CounterNoise(change.seed, samples),
+        None if change.policy is None else as_policy(change.policy),
+        span(change.pin),
+        span(change.forget),
+    )
 
 
 def check_inputs(

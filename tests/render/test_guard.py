@@ -49,7 +49,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[[Judge], None]:
     """Let a function say whether a video drifts; toy frames mean nothing to the real one."""
 
     def install(judge: Judge) -> None:
-        def verdict(self: Recording) -> Any:
+        def verdict(self: Recording, without: Any = ()) -> Any:
             return SimpleNamespace(
                 word="drifting" if judge(self) else "stable", reasons=("colour: too much",)
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from tethercache.evaluation.measure import Options, rounded
 from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.metrics.metric import Change
 from tethercache.evaluation.recording import Numbers, Recording
-from tethercache.evaluation.verdict import THRESHOLDS, VERDICT_METRICS, Verdict
+from tethercache.evaluation.verdict import THRESHOLDS, VERDICT_METRICS, Verdict, judge
 from tethercache.state import State, check_fits
 
 STATE_VERSION = 1
@@ -111,10 +111,13 @@ class DriftWatch:
             self._judged = (self._seconds, word)
         return word
 
-    def judge(self) -> Verdict | None:
-        """The verdict about all frames so far; None: too few."""
+    def judge(self, without: Collection[str] = ()) -> Verdict | None:
+        """The verdict about all frames so far, by all metrics but some; None: too few frames."""
         found = self._found()
-        return None if found is None else found.verdict
+        if found is None:
+            return None
+        known = {name: value for name, value in found.metrics.items() if name not in without}
+        return judge(known, found.evidence) if without else found.verdict
 
     def _found(self) -> Numbers | None:
         """All numbers, unless there are too few frames for `tethercache eval`."""

@@ -33,6 +33,9 @@ PATIENCE = 4.0
 PROOF = 6.0
 """Seconds of video from one kept state to the next, after which it is good."""
 
+OVERLOOKED = ("repetition",)
+"""Metrics that do not count: a ball that rolls to and fro repeats itself, and is no drift."""
+
 _GROWTH = 1.02  # judge again when the video has grown by this, so that the cost stays in proportion
 
 
@@ -162,7 +165,7 @@ class Guard:
         if second < _GROWTH * self._judged:
             return None
         self._judged = second
-        verdict = recording.judge()
+        verdict = recording.judge(without=OVERLOOKED)
         if verdict is None or verdict.word != "drifting":
             self._since = None
             return None

@@ -133,9 +133,8 @@ class Loaded:
         Raises:
             ValueError: if a prompt was not encoded, or it asks for something else.
         """
-        for text in (request.prompt, *texts_of(request.then)):
-            if text not in self.prompt_embeds:
-                raise ValueError(f"the prompt {text!r} was not encoded when this was loaded")
+        for text in texts_of(request.then):
+            self.embeds(text)
         free = {name: getattr(request, name) for name in ("prompt", "seed", "sample", "then")}
         if replace(self.order.request, **free) != request:
             raise ValueError("the request differs from the one that this was loaded for")
@@ -146,7 +145,7 @@ class Loaded:
             policy=self.order.policy,
             seed=request.seed,
             samples=[request.sample],
-            prompt_embeds=self.prompt_embeds[request.prompt].to(self.order.device),
+            prompt_embeds=self.embeds(request.prompt),
             then=request.then,
             then_embeds=self.prompt_embeds,
             prefix_latents=self.prefix_latents,
@@ -156,8 +155,18 @@ class Loaded:
         )
         decoder = self.pipe.decoder(tile=size, execution=self.execution)
         decode = partial(self.pipe.frames, execution=self.execution)
-        embeds, fps = self.prompt_embeds.__getitem__, Fraction(self.pipe.settings.fps)
-        return Render(request, self.order.plan, rollout, decoder, decode, embeds, fps)
+        plan, fps = self.order.plan, Fraction(self.pipe.settings.fps)
+        return Render(request, plan, rollout, decoder, decode, self.embeds, fps, self.render)
+
+    def embeds(self, text: str) -> Tensor:
+        """Text embeddings `[1, L, C_text]` of a prompt.
+
+        Raises:
+            ValueError: it was not encoded when this was loaded.
+        """
+        if text not in self.prompt_embeds:
+            raise ValueError(f"the prompt {text!r} was not encoded when this was loaded")
+        return self.prompt_embeds[text].to(self.order.device)
 
     def make(
         self,

@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -248,9 +248,12 @@ class Recording(Completed):
         """Length of the video so far."""
         return float(self.num_frames / self.record.fps)
 
-    def judge(self) -> Verdict | None:
-        """What the watch finds so far; None without a watch, or while it is too early to tell."""
-        return None if self._watch is None else self._watch.judge()
+    def judge(self, without: Collection[str] = ()) -> Verdict | None:
+        """What the watch finds so far, by all metrics but some.
+
+        None without a watch, or while it is too early to tell.
+        """
+        return None if self._watch is None else self._watch.judge(without)
 
     def close(self) -> None:
         """Complete record and video and give them their names; see `VideoWriter.close`."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tethercache.policies import as_policy
-from tethercache.rollout import Action, CounterNoise
-from tethercache.rollout.plan import first_frame, latent_span
+from tethercache.inputs import action_of
+from tethercache.rollout.plan import first_frame
 from tethercache.script import Change
 from tethercache.state import State, check_fits
 
@@ -49,11 +49,13 @@ class Render:
         decode: what becomes of both.
         embeds: text embeddings of a prompt `[1, L, C_text]`.
         fps: frames a second.
+        again: begins another render.
 
     Attributes:
         request: what is made, with all that was changed on the way.
         wanted: is asked, when the latents of a chunk are made, whether the state behind the chunk
             shall be kept; it is told how many chunks there are then.
+        remember: is asked the same; these states stay in host memory, for `rewind` and `branch`.
         chunks_made: chunks whose frames were given out.
         frames_made: frames that were given out.
     """
@@ -67,6 +69,7 @@ class Render:
         decode: Decode,
         embeds: Callable[[str], Tensor],
         fps: Fraction,
+        again: Callable[[VideoRequest], Render],
     ) -> None:
         self.request = request
         self.plan = plan
@@ -78,6 +81,10 @@ class Render:
         self._decode = decode
         self._embeds = embeds
         self._fps = fps
+        self._again = again
+        self.remember: Callable[[int], bool] = lambda chunks: False
+        self._remembered = {0: self.first_state()}
+        self._changed: list[Change] = []  # on the way
         self._states: dict[int, State] = {}
         self._begin()
 
@@ -92,7 +99,7 @@ class Render:
         """The latents of all chunks that are left; keeps the states that are wanted."""
         for latents in self.rollout.rest():
             made = self.rollout.chunks_made
-            if self.wanted(made):
+            if self.wanted(made) | self.remember(made):
                 self._states[made] = {"rollout": self.rollout.state_dict()}
             yield latents
 
@@ -109,9 +116,12 @@ class Render:
 
     def __next__(self) -> Tensor:
         """The next chunk of frames, uint8 `[F, H, W, 3]` on the CPU."""
+        self._states.pop(self.chunks_made - 1, None)
         frames = next(self._frames)[0]
         self.chunks_made += 1
         self.frames_made += len(frames)
+        if self.chunks_made in self._states and self.remember(self.chunks_made):
+            self._remembered[self.chunks_made] = self._state_here()
         return frames
 
     def take_state(self) -> State | None:
@@ -119,10 +129,15 @@ class Render:
 
         It is given out once.
         """
-        kept = self._states.pop(self.chunks_made, None)
-        if kept is None:
+        if self.chunks_made not in self._states:
             return None
+        state = self._state_here()
+        del self._states[self.chunks_made]
+        return state
+
+    def _state_here(self) -> State:
         numbers = {"chunks_made": self.chunks_made, "frames_made": self.frames_made}
+        kept = self._states[self.chunks_made]
         return {"made_for": {"version": STATE_VERSION}, **numbers, **kept}
 
     def first_state(self) -> State:
@@ -146,22 +161,87 @@ class Render:
         chunk = max(chunks.at_or_after(change.at, self._fps), chunks.first_generated)
         if chunk >= chunks.num_chunks:
             raise ValueError(f"no chunk begins at second {change.at:g} or later")
-        self.rollout.act(chunk, self._action(change))
+        embeds = None if change.text is None else self._embeds(change.text)
+        times = (float(self._fps), 4)
+        action = action_of(change, embeds, [self.request.sample], times)
+        self.rollout.act(chunk, action)
         return first_frame(chunks[chunk].start)
 
-    def _action(self, change: Change) -> Action:
-        def span(seconds: tuple[float, float] | None) -> tuple[int, int] | None:
-            return None if seconds is None else latent_span(seconds, self._fps)
+    def switch(self, text: str, how: str = "soft") -> int:
+        """Let another prompt hold from the next chunk on that is not made yet.
 
-        seed = change.seed
-        return Action(
-            None if change.text is None else self._embeds(change.text),
-            change.how,
-            None if seed is None else CounterNoise(seed, [self.request.sample]),
-            None if change.policy is None else as_policy(change.policy),
-            span(change.pin),
-            span(change.forget),
-        )
+        Args:
+            text: the prompt.
+            how: see `Change`.
+
+        Returns:
+            The first frame that may be another.
+
+        Raises:
+            ValueError: the prompt is not encoded, or no chunk is left.
+        """
+        return self._change_now(text=text, how=how)
+
+    def pin(self, start: float, stop: float) -> int:
+        """Keep what seconds `start` to `stop` show in memory; returns as `switch` does."""
+        return self._change_now(pin=(start, stop))
+
+    def forget(self, start: float, stop: float) -> int:
+        """Let nothing that seconds `start` to `stop` show be seen again; returns as `switch`."""
+        return self._change_now(forget=(start, stop))
+
+    def _change_now(self, **what: Any) -> int:
+        chunks, number = self.plan.chunks, self.rollout.chunks_made
+        if not 0 < number < chunks.num_chunks:
+            raise ValueError("a change needs chunks before it and behind it")
+        change = Change(float(first_frame(chunks[number].start) / self._fps), **what)
+        frame = self.change(change)
+        self.request = replace(self.request, then=(*self.request.then, change))
+        self._changed.append(change)
+        return frame
+
+    def rewind(self, seconds: float) -> float:
+        """Go back to the last border between chunks at or before a second.
+
+        What was changed on the way behind it no longer holds. From the newest remembered state
+        before the border, else from the start, the chunks up to it are made again, which takes its
+        time; their frames are not given out.
+
+        Returns:
+            The second of the border.
+
+        Raises:
+            ValueError: the video is not that far.
+        """
+        chunks = self.plan.chunks
+        if not 0 <= seconds * self._fps < self.frames_made:
+            raise ValueError(f"second {seconds:g} must be in the video so far")
+        target = chunks.at_or_before(seconds, self._fps)
+        self._frames.close()
+        self.rollout.withdraw(target)
+        gone = [c for c in self._changed if chunks.at_or_after(c.at, self._fps) >= target]
+        self._changed = [change for change in self._changed if change not in gone]
+        kept = tuple(change for change in self.request.then if change not in gone)
+        self.request = replace(self.request, then=kept)
+        states = {number: state for number, state in self._remembered.items() if number <= target}
+        self._remembered = states
+        self.restore(states[max(states)])
+        while self.chunks_made < target:
+            next(self)
+        return float(self.frames_made / self._fps)
+
+    def branch(self, request: VideoRequest | None = None) -> Render:
+        """Another render that goes on from the newest remembered state; this one stays as it is.
+
+        Args:
+            request: what it makes, a request that agrees with this one so far; None: the same.
+
+        Returns:
+            It begins at the remembered border: see its `frames_made`.
+        """
+        other = self._again(self.request if request is None else request)
+        other.restore(self._remembered[max(self._remembered)])
+        return other
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a border of this request, or of one that agrees with it up to there.

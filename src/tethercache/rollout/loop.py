@@ -86,6 +86,7 @@ class Rollout(Iterator[Tensor]):
         self._context_noise = context_noise
         self._prefix = None if prefix is None else aligned(prefix)
         self._actions = actions or {}
+        self._added: tuple[tuple[int, Action], ...] = ()
         self._latents = Latents()
         # what was in force before any action, where there are some
         every = [action for some in self._actions.values() for action in some]
@@ -189,7 +190,16 @@ class Rollout(Iterator[Tensor]):
             self._first_noise = self.noise
         if action.policy is not None and self._first_policy is None:
             self._first_policy = self.session.policy
+        self._added = (*self._added, (chunk, action))
         self._actions = {**self._actions, chunk: (*self._actions.get(chunk, ()), action)}
+
+    def withdraw(self, chunk: int) -> None:
+        """Take back what `act` has added for this chunk and later ones."""
+        for number, action in self._added:
+            if number >= chunk:
+                left = tuple(other for other in self._actions[number] if other is not action)
+                self._actions = {**self._actions, number: left}
+        self._added = tuple((number, action) for number, action in self._added if number < chunk)
 
     def fork(self) -> Rollout:
         """Another rollout that goes on from here: the same chunks, bit for bit, if left alone.
