@@ -77,12 +77,13 @@ def disk_full_advice(path: Path, advice: str) -> Iterator[None]:
         raise DiskFullError(error.errno, message, str(path)) from error
 
 
-def check_space(folder: Path, needed: int) -> None:
+def check_space(folder: Path, needed: int, advice: str = "") -> None:
     """Refuse to begin where less than `needed` bytes are free.
 
     Args:
         folder: where; if it does not exist yet, its parents count.
         needed: an estimate.
+        advice: what else may help.
 
     Raises:
         DiskFullError: less is free.
@@ -92,7 +93,7 @@ def check_space(folder: Path, needed: int) -> None:
     if free < needed:
         message = (
             f"about {needed / 1e6:,.1f} MB are needed here and {free / 1e6:,.1f} MB are free; "
-            "free some space or choose another folder"
+            f"free some space or choose another folder{advice}"
         )
         raise DiskFullError(errno.ENOSPC, message, str(folder))
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tethercache.render.batch import check_folder, name_videos, slug
+from tethercache.files import DiskFullError
+from tethercache.render import Recording, batch, check, load, prepare
+from tethercache.render.batch import Job, check_folder, check_room, name_videos, slug
+from tethercache.render.snapshots import Snapshots
 from tethercache.request import VideoRequest
 
 REQUEST = VideoRequest("a prompt")
@@ -65,3 +70,24 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="too long"):
         check_folder(tmp_path / ("x" * 300) / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_there_must_be_room_for_the_snapshots_too(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = VideoRequest("a red ball", latent_frames=24, model=str(model), snapshot_every=0.0)
+    order, job = prepare(check(request)), Job(request, tmp_path / "video.mp4")
+    taken = []
+
+    def told(recording: Recording) -> None:
+        taken.extend(snapshot.size for snapshot in Snapshots(tmp_path / "video.resume").whole())
+
+    load(order, [request.prompt]).make(request, job.path, told=told)
+    # a cache of 21 frames is nearly full; a snapshot holds no rotated keys
+    assert max(taken) <= 1.2 * batch._snapshot_bytes(order) <= 4 * max(taken)
+    usage = SimpleNamespace(free=2 * batch._snapshot_bytes(order))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(DiskFullError, match=r"--keep-snapshots 0 needs .* MB less"):
+        check_room([job], order)
+    bare = replace(request, keep_snapshots=0)
+    check_room([Job(bare, job.path)], replace(order, request=bare))

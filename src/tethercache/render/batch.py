@@ -218,7 +218,7 @@ def _complete(job: Job, asked: Description, overwrite: bool) -> bool:
 
 
 def check_room(jobs: Sequence[Job], order: Order) -> None:
-    """Refuse to begin where the disk has no room for the videos.
+    """Refuse to begin where the disk has no room for the videos and their snapshots.
 
     Raises:
         DiskFullError: less is free than they are expected to take.
@@ -226,12 +226,25 @@ def check_room(jobs: Sequence[Job], order: Order) -> None:
     from tethercache.files import check_space
     from tethercache.video.mp4 import expected_bytes
 
-    settings = order.parts.settings
-    size = expected_bytes(
-        order.plan.num_frames, settings.width, settings.height, jobs[0].request.crf
-    )
-    # a video is there twice when it is completed
-    check_space(jobs[0].path.parent, (len(jobs) + 1) * size)
+    settings, request = order.parts.settings, jobs[0].request
+    size = expected_bytes(order.plan.num_frames, settings.width, settings.height, request.crf)
+    # a video is there twice when it is completed, and a new snapshot before an old one goes
+    kept = request.keep_snapshots and request.keep_snapshots + 1
+    snapshots = kept * _snapshot_bytes(order) + request.snapshot_bytes
+    advice = f"; --keep-snapshots 0 needs {snapshots / 1e6:,.1f} MB less" if kept else ""
+    check_space(jobs[0].path.parent, (len(jobs) + 1) * size + snapshots, advice)
+
+
+def _snapshot_bytes(order: Order) -> int:
+    """What a snapshot is likely to take, with a full cache."""
+    from tethercache.fit import measure
+    from tethercache.fit.choice import BYTES
+    from tethercache.fit.memory import cache_bytes, decode_bytes
+
+    usual = "float32" if order.device == "cpu" else "bfloat16"
+    element, sizes = BYTES[order.request.dtype or usual], measure(order.parts)
+    cache = cache_bytes(sizes, budget=order.policy.budget, element=element, rotated=False)
+    return cache + decode_bytes(sizes, element=element)[0]
 
 
 def slug(prompt: str, length: int = 60) -> str:
