@@ -32,6 +32,9 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+TEMPORARY = ".tethercache-"
+"""How names of files begin that are being written."""
+
 _LOCKED_BYTE = (1 << 31) - 2  # far behind: on Windows nobody else can read what is locked
 
 
@@ -231,7 +234,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def temporary_beside(path: Path) -> Path:
     """A name beside `path` that nobody has."""
-    return path.with_name(f".tethercache-{secrets.token_hex(8)}.partial")
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}.partial")
 
 
 def sync_folder(folder: Path) -> None:

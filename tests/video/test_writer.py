@@ -30,7 +30,7 @@ from tethercache.video import (
 )
 from tethercache.video import writer as writer_module
 from tethercache.video.colour import to_yuv
-from tethercache.video.mp4 import FragmentEncoder
+from tethercache.video.mp4 import FragmentEncoder, remux
 from tethercache.video.writer import finish
 
 WIDTH, HEIGHT = 48, 32
@@ -683,3 +683,16 @@ def test_links_and_pipes_in_the_place_of_the_files_are_never_written_through(
 def test_a_name_that_is_too_long_for_the_partial_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is too long for this folder"):
         check_target(tmp_path / f"{'x' * 248}.mp4")
+
+
+def test_an_ordinary_mp4_copied_again_is_itself(tmp_path: Path) -> None:
+    """So a video is the same file if the run breaks off between copying and naming."""
+    noise = np.random.default_rng(0).integers(0, 255, (20, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    path = tmp_path / "video.mp4"
+    with VideoWriter(path, fps=16, width=WIDTH, height=HEIGHT) as writer:
+        writer.write(noise[:7])
+        writer.write(noise[7:])
+    again = tmp_path / "again.mp4"
+    with path.open("rb") as source, again.open("w+b") as target:
+        remux(source, target)
+    assert again.read_bytes() == path.read_bytes()

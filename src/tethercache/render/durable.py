@@ -207,6 +207,7 @@ def open_recording(
             logger.warning("%s; trying the one before", error)
             continue
         snapshots.remove_after(found.chunk)
+        snapshots.sweep()
         second = float(state["render"]["frames_made"] / record.fps)
         said = f"going on at second {second:.2f}, chunk {found.chunk} of {len(record.chunk_sizes)}"
         return recording, Start(found, state, said)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from tethercache.errors import TetherCacheError
 from tethercache.files import (
+    TEMPORARY,
     disk_full_advice,
     read_object,
     replacing,
@@ -212,8 +213,14 @@ class Snapshots:
         """Remove those of later chunks: the video goes on from an earlier one."""
         self.remove([number for number in self._numbers() if number > chunk])
 
+    def sweep(self) -> None:
+        """Remove what a run that broke off was writing here."""
+        for path in self.folder.glob(f"{TEMPORARY}*"):
+            path.unlink(missing_ok=True)
+
     def finish(self) -> None:
         """The video is complete: only what the budget allows stays."""
+        self.sweep()
         self.remove([found.chunk for found in self.whole() if found.chunk not in self._spread(0)])
         if not self.whole():
             self.remove()

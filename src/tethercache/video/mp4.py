@@ -225,6 +225,8 @@ def _open_muxer(
             "movie_timescale": str(ticks),
             "video_track_timescale": str(ticks),
             "fflags": "+bitexact",
+            # it would be rounded from the packets here, and from itself when it is copied again
+            "write_btrt": "0",
             **(options or {}),
         },
     )
