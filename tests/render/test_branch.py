@@ -95,7 +95,7 @@ def test_a_second_is_rounded_down_to_a_border_between_chunks(parent: Path) -> No
 
 
 @pytest.mark.parametrize("at", [0.0, 1.0, 4.4, 4.3125, 8.5])
-@pytest.mark.parametrize("source", ["parent", "bare"])
+@pytest.mark.parametrize("source", ["parent", pytest.param("bare", marks=pytest.mark.slow)])
 def test_a_branch_with_nothing_changed_is_its_parent(
     request: pytest.FixtureRequest, source: str, at: float, tmp_path: Path
 ) -> None:
@@ -110,7 +110,7 @@ def test_a_branch_with_nothing_changed_is_its_parent(
     assert chunk_hashes(tmp_path / "take.mp4") == chunk_hashes(origin)
 
 
-@pytest.mark.parametrize("source", ["parent", "bare"])
+@pytest.mark.parametrize("source", ["parent", pytest.param("bare", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "future", [{"text": OTHER}, {"seed": 99}, {"then": (Change(6.5, text=OTHER, how="recache"),)}]
 )
@@ -217,7 +217,7 @@ def test_an_unfinished_video_branches_while_it_is_made(
 
 
 @pytest.mark.parametrize("to", [0.0, 1.0, 4.5, 8.0])
-@pytest.mark.parametrize("source", ["parent", "bare"])
+@pytest.mark.parametrize("source", ["parent", pytest.param("bare", marks=pytest.mark.slow)])
 def test_going_back_and_on_equals_a_run_that_never_did(
     request: pytest.FixtureRequest, source: str, to: float, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def events(record: Sidecar) -> list[tuple[float, float, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_video_without_drift_is_the_one_without_a_guard(
     request_: tc.VideoRequest, judged: Callable[[Judge], None], tmp_path: Path
 ) -> None:
@@ -110,6 +111,7 @@ def test_it_goes_back_to_a_good_state_and_does_otherwise(
     )
 
 
+@pytest.mark.slow
 def test_it_tries_each_reaction_once_and_comes_to_an_end(
     request_: tc.VideoRequest, judged: Callable[[Judge], None], tmp_path: Path
 ) -> None:
@@ -123,6 +125,7 @@ def test_it_tries_each_reaction_once_and_comes_to_an_end(
     assert names[:3] == list(REACTIONS)
 
 
+@pytest.mark.slow
 def test_drift_from_the_start_goes_back_to_the_start(
     request_: tc.VideoRequest, judged: Callable[[Judge], None], tmp_path: Path
 ) -> None:
@@ -137,7 +140,9 @@ def test_drift_from_the_start_goes_back_to_the_start(
     assert events(record)[0][1] == 0.0
 
 
-@pytest.mark.parametrize("until", [21, 26, 34])
+@pytest.mark.parametrize(
+    "until", [21, *(pytest.param(n, marks=pytest.mark.slow) for n in (26, 34))]
+)
 def test_a_guarded_video_that_broke_off_goes_on(
     request_: tc.VideoRequest, judged: Callable[[Judge], None], tmp_path: Path, until: int
 ) -> None:
@@ -156,6 +161,7 @@ def test_a_guarded_video_that_broke_off_goes_on(
     assert files[0][1]
 
 
+@pytest.mark.slow
 def test_the_frames_do_not_depend_on_overlap(
     request_: tc.VideoRequest, judged: Callable[[Judge], None], tmp_path: Path
 ) -> None:
