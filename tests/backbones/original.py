@@ -380,6 +380,30 @@ class InfinityRope(Pipeline):
         return prompt_embeds[number]
 
 
+class Interactive(Pipeline):
+    """LongLive's: one prompt a chunk; where it changes, the newest frames are read again."""
+
+    local_attn_size = -1
+    global_sink = False
+
+    def before_chunk(self, number: int, made: list[Tensor], prompt_embeds: Any) -> Tensor:
+        if number and prompt_embeds[number] is not prompt_embeds[number - 1]:
+            done = torch.cat(made, dim=1)
+            self._recache_after_switch(done, done.shape[1], prompt_embeds[number])
+        return prompt_embeds[number]
+
+    def _recache_after_switch(self, output: Tensor, current: int, prompt_embeds: Tensor) -> None:
+        for cache in self.crossattn_cache:
+            cache["is_init"] = False
+        frames = current if self.local_attn_size == -1 else min(self.local_attn_size, current)
+        self.read_again(output[:, current - frames : current], prompt_embeds, current - frames)
+        for cache in self.crossattn_cache:
+            cache["is_init"] = False
+
+    def read_again(self, frames: Tensor, prompt_embeds: Tensor, start: int) -> None:
+        self.call(frames, prompt_embeds, self.context_noise, start)
+
+
 class Guided(Loop):
     """Classifier-free guidance: many steps, and a second cache for what is not wanted."""
 

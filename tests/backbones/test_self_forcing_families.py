@@ -13,7 +13,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.backbones.original import Guided, InfinityRope, Loop, Pipeline, RollingSink
+from tests.backbones.original import (
+    Guided,
+    InfinityRope,
+    Interactive,
+    Loop,
+    Pipeline,
+    RollingSink,
+)
 from tests.golden.runner import load_transformer
 from tests.models.checkpoints.made import GOLDEN, official
 from tethercache.backbones import attach, attach_pipeline, float64_sinusoid
@@ -47,6 +54,17 @@ class Inputs:
         self.other = self.prompt.flip(2)
         self.renoise = stored["renoise"]
         self.prefix = torch.cat((stored["initial_latent"],) * 2)[:batch, :3]
+
+
+@dataclass(frozen=True)
+class Told(Window):
+    """A window that notes the events that it is told of."""
+
+    def on(self, bank: Bank, event: Event) -> None:
+        told.append((bank.layer, bank.readable, event))
+
+
+told: list[tuple[int, int, Event]] = []
 
 
 @pytest.fixture(scope="module")
@@ -203,17 +221,6 @@ def test_adapters_of_peft_stay_in_place(inputs: Inputs) -> None:
         assert torch.equal(run(pipeline, inputs), own)
 
 
-@dataclass(frozen=True)
-class Told(Window):
-    """A window that notes the events that it is told of."""
-
-    def on(self, bank: Bank, event: Event) -> None:
-        told.append((bank.layer, bank.readable, event))
-
-
-told: list[tuple[int, int, Event]] = []
-
-
 def test_a_policy_is_told_where_the_prompt_changes() -> None:
     told.clear()
     pipeline, inputs = build(InfinityRope), Inputs(1)
@@ -224,6 +231,127 @@ def test_a_policy_is_told_where_the_prompt_changes() -> None:
         same = run(pipeline, inputs)
     assert torch.equal(changed[:, :6], same[:, :6])
     assert (changed[:, 6:] - same[:, 6:]).abs().max() > 1e-2
+
+
+class ChunkByChunk(Interactive):
+    """Reads again chunk by chunk."""
+
+    def read_again(self, frames: Tensor, prompt_embeds: Tensor, start: int) -> None:
+        for number, chunk in enumerate(frames.split(3, dim=1)):
+            super().read_again(chunk, prompt_embeds, start + 3 * number)
+
+
+class Unnamed(ChunkByChunk):
+    """Does the same in its loop, with no method of its own."""
+
+    _recache_after_switch = property()
+
+    def before_chunk(self, number: int, made: list[Tensor], prompt_embeds: Any) -> Tensor:
+        if number == 3:
+            for cache in self.crossattn_cache:
+                cache["is_init"] = False
+            self.read_again(torch.cat(made, dim=1)[:, 3:], prompt_embeds[number], 3)
+            for cache in self.crossattn_cache:
+                cache["is_init"] = False
+        return prompt_embeds[number]
+
+
+def switching(kind: type[Interactive], frames: int = 12, **options: Any) -> tuple[Any, Any]:
+    """A pipeline, and a video of it whose prompt changes before the last chunk."""
+    pipeline, inputs = build(kind, updates=True), Inputs(1, frames)
+    for name, value in options.items():
+        setattr(pipeline, name, value)
+    prompts = [inputs.prompt] * (frames // 3 - 1) + [inputs.other]
+    return pipeline, lambda: pipeline.inference(inputs.noise, prompts, inputs.renoise)
+
+
+@pytest.mark.parametrize("noise", [0, 100])
+@pytest.mark.parametrize("kind", [Interactive, ChunkByChunk])
+def test_a_prompt_switch_reads_again_what_the_pipeline_reads(
+    kind: type[Interactive], noise: int
+) -> None:
+    _, theirs = switching(kind, context_noise=noise)
+    pipeline, ours = switching(kind, context_noise=noise)
+    expected = theirs()
+    told.clear()
+    with attach_pipeline(pipeline, Told(window=21, positions="absolute")) as session:
+        assert (ours() - expected).abs().max() < TOLERANCE
+        assert told == [(layer, 9, Switch()) for layer in range(3)]
+        assert session.committed == 12
+        assert (ours() - expected).abs().max() < TOLERANCE
+    assert "_recache_after_switch" not in vars(pipeline)
+    soft, made = switching(kind, context_noise=noise)
+    soft.read_again = lambda *_: None
+    assert (made() - expected).abs().max() > 1e-3  # so it mattered
+
+
+@torch.no_grad()
+def recached(policy: Policy, index: list[list[int]], sink: int = 0) -> Tensor:
+    """18 frames of our own loop whose prompt changes at 15, where frames are read again."""
+    transformer, inputs, made = load_transformer(GOLDEN), Inputs(1, 18), []
+    with float64_sinusoid(transformer), attach(transformer, policy, chunk_size=3) as session:
+
+        def flow(x: Tensor, timestep: float, prompt: Tensor) -> Tensor:
+            sample = transformer(x.transpose(1, 2), torch.tensor([timestep]), prompt).sample
+            return sample.transpose(1, 2)
+
+        prompt = inputs.prompt
+        for number, x in enumerate(inputs.noise.split(3, dim=1)):
+            if number == 5:
+                prompt = inputs.other
+                for bank in session.caches() if sink else ():
+                    bank.keep(bank.slots(0, sink))
+                    bank.release()
+                for place, frames in enumerate(index):
+                    anew = not (place or sink)
+                    with session.replay_pass(torch.tensor([frames]), anew=anew):
+                        flow(torch.cat(made, dim=1)[:, frames], 0.0, prompt)
+            with session.chunk(3, 4):
+                for step, sigma in enumerate(SIGMAS):
+                    if step:
+                        x = (1 - sigma) * x + sigma * inputs.renoise[None, number, step - 1]
+                    with session.denoising_pass():
+                        x = x - sigma * flow(x, 1000 * sigma, prompt)
+                with session.context_pass():
+                    flow(x, 0.0, prompt)
+            made.append(x)
+    return torch.cat(made, dim=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "index", "sink"),
+    [
+        ({}, [[*range(3, 15)]], 0),  # all 15 frames are more than are remembered
+        ({"local_attn_size": 6}, [[*range(9, 15)]], 0),
+        ({"local_attn_size": 12, "global_sink": True}, [[*range(6, 15)]], 3),
+    ],
+)
+@pytest.mark.parametrize("policy", [Window(sink=3, window=12), TetherCache(memory=5)], ids=str)
+def test_beyond_the_window_what_is_remembered_is_read_again(
+    policy: Policy, options: dict[str, Any], index: list[list[int]], sink: int
+) -> None:
+    expected = recached(policy, index, sink)
+    pipeline, made = switching(Interactive, 18, **options)
+    with attach_pipeline(pipeline, policy):
+        assert (made() - expected).abs().max() < TOLERANCE
+
+
+def test_clean_calls_on_committed_frames_read_them_again_whatever_they_are_called() -> None:
+    pipeline, made = switching(Unnamed)
+    with attach_pipeline(pipeline, WHOLE) as session:
+        first = made()
+        assert session.committed == 12
+        (bank, *_) = session.caches()
+        assert bank.frame_index[0, : bank.readable].sort().values.tolist() == [*range(3, 12)]
+        assert torch.equal(made(), first)
+
+
+def test_frames_that_are_not_made_cannot_be_read_again(inputs: Inputs) -> None:
+    pipeline, _ = switching(Interactive)
+    with attach_pipeline(pipeline, WHOLE):
+        pipeline.inference(inputs.noise, [inputs.prompt] * 2, inputs.renoise)
+        with pytest.raises(SessionError, match=r"frames 0 to 8 .* only 6 are committed"):
+            pipeline._recache_after_switch(Inputs(1, 9).noise, 9, inputs.other)
 
 
 class Sorting(Pipeline):

@@ -9,6 +9,9 @@ the context pass alone. Where there is no list of steps, the call at timestep 0 
 A call at frame 0 begins the next video, which has a session of its own, also after one that was
 interrupted in its first chunk: there the noise does not fall from one call to the next, or falls to
 0 too early. After a call that failed, the video has to begin again.
+
+A call at timestep 0 on frames that are committed, or any call while `recaching`, reads them again,
+as LongLive does where the prompt changes: the first such call forgets all others.
 """
 
 from __future__ import annotations
@@ -99,6 +102,7 @@ class _Video:
     seen: dict[str, _Seen] = field(default_factory=dict)
     chunk: ExitStack = field(default_factory=ExitStack)
     open: bool = False
+    read_to: int = 0  # where the latest call ended, if it has read frames again
 
 
 class PipelineSession:
@@ -114,6 +118,7 @@ class PipelineSession:
         self._pipeline = pipeline
         self._chunk_size = chunk_size
         self._generator = generator
+        self._recaching = self._keep_sink = False
         self._video = self._new_video()
 
     def caches(self, stream: str = DEFAULT_STREAM) -> list[Bank]:
@@ -130,11 +135,47 @@ class PipelineSession:
         return self._video.session.committed()
 
     @contextmanager
+    def recaching(self, *, keep_sink: bool) -> Iterator[None]:
+        """Take the calls inside for such that read committed frames again.
+
+        Args:
+            keep_sink: whether the sink stays as it is, unless it is read again itself.
+        """
+        self._recaching, self._keep_sink = True, keep_sink
+        try:
+            yield
+        finally:
+            self._recaching = self._keep_sink = False
+
+    def skipped(self, frames: int, start: int) -> int:
+        """How many of the first frames of a call that reads again are not worth it.
+
+        Args:
+            frames: latent frames of the call.
+            start: the first of them.
+        """
+        if not self._recaching:
+            return 0
+        sink = self.policy.sink_size if self._keep_sink and start else 0
+        return max(0, sink - start, frames - (self.policy.budget - sink))
+
+    def frame(self, latents: Tensor, start: int) -> int:
+        """The latent frame that begins with token `start`; `latents` `[B, F, C, h, w]`."""
+        tokens = math.prod(self._generator.grid(*latents.shape[-2:]))
+        assumed = getattr(self._pipeline, "frame_seq_length", tokens)
+        if start and assumed != tokens:
+            raise ValueError(
+                f"a latent frame of this size has {tokens} tokens, but `frame_seq_length` of the "
+                f"pipeline is {assumed}"
+            )
+        return start // tokens
+
+    @contextmanager
     def call(
         self,
         latents: Tensor,
         timestep: Tensor,
-        start: int,
+        frame: int,
         *,
         prompt: Tensor | None = None,
         stream: str = DEFAULT_STREAM,
@@ -144,7 +185,7 @@ class PipelineSession:
         Args:
             latents: `[B, F, C, h, w]`.
             timestep: of every frame, `[B, F]`.
-            start: first token of the chunk, counted from the start of the video.
+            frame: the first latent frame of the call, counted from the start of the video.
             prompt: text embeddings. The policy is told where they change between two chunks.
             stream: whose keys and values these are.
 
@@ -159,7 +200,11 @@ class PipelineSession:
                 "the frames of a call are at several noise levels: joint denoising of chunks is "
                 "not served, because a chunk is committed before the next one begins"
             )
-        level, frame = float(max(levels)), self._frame(latents, start)
+        level = float(max(levels))
+        if self._reads_again(frame, latents.shape[1], level):
+            with self._read_again(latents, frame, prompt, stream):
+                yield
+            return
         video = self._video = self._video_of(frame, latents.shape[1], level, prompt, stream)
         seen = video.seen.setdefault(stream, _Seen())
         commits = _commits(seen, level, video.steps)
@@ -179,17 +224,6 @@ class PipelineSession:
             if all(name in video.seen and video.seen[name].committed for name in self._streams()):
                 video.open = False
                 video.chunk.close()
-
-    def _frame(self, latents: Tensor, start: int) -> int:
-        """The latent frame that begins with token `start`."""
-        tokens = math.prod(self._generator.grid(*latents.shape[-2:]))
-        assumed = getattr(self._pipeline, "frame_seq_length", tokens)
-        if start and assumed != tokens:
-            raise ValueError(
-                f"a latent frame of this size has {tokens} tokens, but `frame_seq_length` of the "
-                f"pipeline is {assumed}"
-            )
-        return start // tokens
 
     def _video_of(
         self, frame: int, frames: int, level: float, prompt: Tensor | None, stream: str
@@ -227,12 +261,47 @@ class PipelineSession:
                 f"a call at latent frame {frame}, but {video.session.committed()} are committed; "
                 "begin the video again at frame 0"
             )
-        if frame and not _same(prompt, video.prompt):
-            video.session.on(Switch())
-        video.prompt, video.steps = prompt, self._steps(video)
+        _tell_of_prompt(video, prompt, frame)
+        video.steps, video.read_to = self._steps(video), 0
         video.chunk.enter_context(video.session.chunk(frames, video.steps))
         video.open, video.start, video.frames, video.seen = True, frame, frames, {}
         return video
+
+    def _reads_again(self, frame: int, frames: int, level: float) -> bool:
+        """Whether a call is on clean frames that are committed, and no beginning of a video."""
+        video = self._video
+        return self._recaching or (
+            level == 0
+            and frame > 0
+            and not (video.open or video.session.failure)
+            and frame + frames <= video.session.committed()
+        )
+
+    @contextmanager
+    def _read_again(
+        self, latents: Tensor, frame: int, prompt: Tensor | None, stream: str
+    ) -> Iterator[None]:
+        """Declare a call that reads frames of before again, and replaces what is remembered."""
+        video, end = self._video, frame + latents.shape[1]
+        session = video.session
+        if end > session.committed():
+            raise SessionError(
+                f"the latent frames {frame} to {end - 1} are to be read again, but only "
+                f"{session.committed()} are committed"
+            )
+        _tell_of_prompt(video, prompt, end)
+        anew, sink = frame != video.read_to or not frame, self._keep_sink and frame > 0
+        if anew and sink:
+            for bank in session.caches(stream):
+                bank.keep(bank.slots(0, min(self.policy.sink_size, bank.readable)))
+                bank.release()
+        index = torch.arange(frame, end, device=latents.device).expand(len(latents), -1)
+        with session.stream(stream), session.replay_pass(index, anew=anew and not sink):
+            session.begin_call(latents.transpose(1, 2))
+            yield
+            self._check_reached()
+            finish_call()
+        video.read_to = end
 
     def _steps(self, video: _Video) -> int | None:
         """How many denoising passes the chunk that begins has; None where no list says so."""
@@ -271,6 +340,13 @@ def _commits(seen: _Seen, level: float, steps: int | None) -> bool:
 def _again(seen: _Seen, level: float, steps: int | None) -> bool:
     """Whether a call at this level can only be the first one of a chunk that is made again."""
     return level >= seen.level or (level == 0 and steps is not None and seen.calls < steps)
+
+
+def _tell_of_prompt(video: _Video, prompt: Tensor | None, frame: int) -> None:
+    """Tell the policy if another prompt holds from latent frame `frame` on."""
+    if frame and not _same(prompt, video.prompt):
+        video.session.on(Switch())
+    video.prompt = prompt
 
 
 def _same(prompt: Tensor | None, before: Tensor | None) -> bool:

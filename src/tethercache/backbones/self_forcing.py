@@ -38,6 +38,15 @@ from tethercache.session import DEFAULT_STREAM
 CACHES = ("kv_cache1", "kv_cache_pos", "kv_cache_neg")
 """Where those pipelines keep their dictionaries of keys and values."""
 _TEXT_CACHES = ("crossattn_cache", "crossattn_cache_pos", "crossattn_cache_neg")
+_CALL = (
+    "noisy_image_or_video",
+    "conditional_dict",
+    "timestep",
+    "kv_cache",
+    "crossattn_cache",
+    "current_start",
+)
+"""The first arguments of a call of the generator."""
 _attached: set[int] = set()
 
 
@@ -119,21 +128,34 @@ def _install_calls(undo: ExitStack, pipeline: Any, session: PipelineSession) -> 
     forward = pipeline.generator.forward
 
     def declared(*args: Any, **kwargs: Any) -> Any:
-        def given(name: str, place: int) -> Any:
-            return kwargs.get(name, args[place] if place < len(args) else None)
-
-        cache = given("kv_cache", 3)
+        given = dict(zip(_CALL, args, strict=False)) | kwargs
+        latents, start = given["noisy_image_or_video"], int(given.get("current_start") or 0)
+        frame = session.frame(latents, start)
+        if skipped := session.skipped(latents.shape[1], frame):
+            frame, latents = frame + skipped, latents[:, skipped:]
+            cut = {"noisy_image_or_video": latents, "timestep": given["timestep"][:, skipped:]}
+            args, kwargs = (), given | cut
+            given = kwargs
+        cache = given.get("kv_cache")
         negative = cache is not None and cache is getattr(pipeline, "kv_cache_neg", None)
         with session.call(
-            given("noisy_image_or_video", 0),
-            given("timestep", 2),
-            int(given("current_start", 5) or 0),
-            prompt=given("conditional_dict", 1).get("prompt_embeds"),
+            latents,
+            given["timestep"],
+            frame,
+            prompt=given["conditional_dict"].get("prompt_embeds"),
             stream=NEGATIVE if negative else DEFAULT_STREAM,
         ):
             return forward(*args, **kwargs)
 
     override(undo, pipeline.generator, "forward", declared)
+    if hasattr(pipeline, "_recache_after_switch"):
+        recache = pipeline._recache_after_switch
+
+        def recached(*args: Any, **kwargs: Any) -> Any:
+            with session.recaching(keep_sink=bool(getattr(pipeline, "global_sink", False))):
+                return recache(*args, **kwargs)
+
+        override(undo, pipeline, "_recache_after_switch", recached)
 
 
 def _install_caches(undo: ExitStack, pipeline: Any, blocks: int) -> None:
