@@ -21,6 +21,8 @@ from tethercache.video.mp4 import count_frames
 from tethercache.video.target import partial_path
 
 PROMPTS = ("a red ball rolling over grass", "a blue ball", "a ball over sand")
+CHANGES = ("--then", "3: a blue ball", "--then", "5.5 recache: a ball over sand")
+CHANGES += ("--then", "8 cut: a red ball")
 _COMES_OUT = ("wall_seconds", "frames_per_second", "command", "request")
 _OURS = ("snapshot_every", "keep_snapshots", "snapshot_budget", "overlap", "threads")
 
@@ -301,5 +303,6 @@ def videos(*, batch: bool = False) -> list[Video]:
             Video(45, asked, ("--snapshot-every", "0.05", "--overlap", "on")),
             Video(42, asked, (*every, "--snapshot-budget", "0.0005")),
             Video(150, asked),
+            Video(45, (*asked, *CHANGES), every),
         ]
     return made
