@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tethercache.errors import TetherCacheError
+from tethercache.files import Completed
 from tethercache.render.batch import Resume
 from tethercache.render.guard import Guard, Return
 from tethercache.render.recording import Recording, Segment
@@ -56,7 +56,7 @@ class OtherRequestError(ValueError):
     """An unfinished video is of another request."""
 
 
-class Saver:
+class Saver(Completed):
     """Takes snapshots of a video in the making, in a thread of its own.
 
     Use it as a context manager inside that of the recording.
@@ -138,16 +138,11 @@ class Saver:
             self._failed = True
         self._cost = time.thread_time() - began
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Wait for the snapshot that is being written."""
         self._thread.shutdown(wait=True)
+
+    abandon = close
 
 
 @dataclass(frozen=True)
