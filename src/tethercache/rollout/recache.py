@@ -1,8 +1,9 @@
 """Which frames a rollout remembers, and their clean latents, to be read again under a new prompt.
 
-Source: the KV recache of LongLive, which runs the newest latents once more, in one block-causal
-pass and under the new prompt. Deviations: the frames are those that the layers remember, and they
-are read chunk by chunk, each chunk seeing itself and what was read before, which is the same.
+Source: the KV recache of LongLive, which runs the newest latents once more, in one pass and under
+the new prompt. Deviations: the frames are those that the layers remember, and they are read chunk
+by chunk, each chunk seeing itself and what was read before, as when they were made. (The paper's
+pass is block-causal; in the code of version 1.0 all frames of the pass see each other.)
 """
 
 from __future__ import annotations
