@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ SHORT = (
     "snapshot 1",
     "finish 1",
     "again 1",
+    "going on 4",
     "stopped 1",
     "full 1",
     "damage 1",
@@ -41,6 +43,8 @@ SHORT = (
 def main() -> int:
     """Run what is left of a campaign; 1 if there were findings."""
     arguments = _arguments()
+    # in the background of a shell it is ignored, and so it would be by the runs
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     state: Path = arguments.state
     state.mkdir(parents=True, exist_ok=True)
     kept = state / f"{arguments.seed}.jsonl"

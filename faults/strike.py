@@ -145,10 +145,10 @@ def _audited(event: str, arguments: tuple[Any, ...]) -> None:
 def _operation(name: str, path: str, descriptor: int = -1) -> None:
     with _state.lock:
         if _state.note(name, path):
-            _happen(_state.strike, descriptor)
+            _happen(_state.strike, descriptor, None if descriptor >= 0 else os.path.relpath(path))
 
 
-def _happen(strike: Strike, descriptor: int) -> None:
+def _happen(strike: Strike, descriptor: int, path: str | None = None) -> None:
     if strike.act == "power" and descriptor >= 0:
         _lose(strike, descriptor)
     if strike.act in _SIGNALS:
@@ -158,7 +158,8 @@ def _happen(strike: Strike, descriptor: int) -> None:
         time.time = lambda: now + _JUMP * (1 if _state.count % 2 else -1)
     else:
         number = getattr(errno, strike.act)
-        raise OSError(number, os.strerror(number))
+        # as the system does: what is done to an open file names none
+        raise OSError(number, os.strerror(number), path)
 
 
 def _lose(strike: Strike, descriptor: int) -> None:

@@ -77,6 +77,17 @@ def test_a_full_disk_names_the_file_and_leaves_the_older_one(
     assert names(tmp_path) == ["results.json"]
 
 
+def test_any_error_of_the_disk_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))  # as the system does: it names none
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match=r"Input/output error.*results\.json"):
+        write_atomically(tmp_path / "results.json", b"new")
+
+
 def test_names_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()

@@ -70,11 +70,15 @@ class Completed(ABC):
 
 @contextmanager
 def disk_full_advice(path: Path, advice: str) -> Iterator[None]:
-    """Turn "no space left" in the block into a `DiskFullError` that names `path` and what to do."""
+    """Turn "no space left" in the block into a `DiskFullError` that names `path` and what to do.
+
+    Another error of the system that names no file is raised as it is, and names `path`.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            error.filename = error.filename or str(path)
             raise
         message = f"{os.strerror(error.errno)}: {advice}"
         raise DiskFullError(error.errno, message, str(path)) from error

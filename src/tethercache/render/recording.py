@@ -39,7 +39,6 @@ from tethercache.files import (
     open_existing,
     remove_open,
     write_all,
-    write_atomically,
 )
 from tethercache.models import Settings
 from tethercache.state import State
@@ -180,8 +179,8 @@ class Recording(Completed):
         return dump_sidecar(self.record) + b" " * room
 
     def _go_on(self, start: Mapping[str, Any]) -> None:
-        write_atomically(self._record_path, self._with_room())
-        self._file = open_existing(self._record_path)
+        self._record_path.unlink(missing_ok=True)  # snapshots hold what it says
+        self._reserve()
         self._load(start)
         self._started = time.perf_counter() - start["seconds"]
 
