@@ -88,11 +88,11 @@ def one(loaded: Loaded, scene: world.Scene, number: int, folder: Path) -> dict[s
 def injected(loaded: Loaded, scene: world.Scene, number: int) -> tuple[float | None, float | None]:
     """When drift that is put into the latents, and a run without it, are found to drift.
 
-    From second 10 on, a random direction in the space of the latents' channels grows by a tenth of
+    From second 10 on, a random direction in the space of the latents' channels grows by a fifth of
     their deviation each second, as colours that burn in do. Only what is decoded has it.
     """
     found: list[float | None] = []
-    for strength in (0.1, 0.0):
+    for strength in (0.2, 0.0):
         rollout = loaded.pipe.rollout(
             scene.caption,
             num_seconds=30,
