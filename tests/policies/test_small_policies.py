@@ -5,37 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.policies.banks import CONTEXT, DENOISING, fill, seen
 from tests.policies.runs import latents_of
-from tethercache.cache import Bank, Pass, PassKind, Policy, View
 from tethercache.policies import POLICIES
 from tethercache.rollout import Plan
-
-CONTEXT = Pass(PassKind.CONTEXT, step=4)
-DENOISING = Pass(PassKind.DENOISING, step=3)
-
-
-def fill(policy: Policy, *chunks: int, bank: Bank | None = None) -> Bank:
-    """Commit chunks whose frames hold their own index in all keys and values."""
-    bank = bank or Bank(policy.budget, policy.reserve(3))
-    bank.allocate(torch.zeros(1, 1, 2, 1, 6))
-    for frames in chunks:
-        newest = bank.frame_index.amax(dim=1, keepdim=True)
-        bank.begin(policy.open(bank, frames), newest + torch.arange(1, frames + 1))
-        index = bank.frame_index[0, bank.current.index[0]]
-        numbers = index.float()[None, :, None, None, None].expand(1, -1, 2, 1, 6)
-        bank.write(numbers, numbers)
-        bank.measure()
-        bank.query = torch.ones(1, 2, 1, 6)
-        policy.commit(bank)
-    return bank
-
-
-def seen(policy: Policy, bank: Bank, pass_: Pass) -> list[int] | None:
-    view = policy.see(bank, pass_)
-    assert isinstance(view, View)
-    if view.slots is None:
-        return None
-    return sorted(bank.frame_index[0, view.slots.index[0]].tolist())
 
 
 def test_the_context_pass_reads_the_newest_frames_once_the_cache_is_full() -> None:

@@ -13,6 +13,7 @@ from tethercache.cache.policy import (
     Switch,
     View,
     Wrapper,
+    each_view,
 )
 from tethercache.cache.rope import Rope, Rotation
 from tethercache.cache.slots import Slots
@@ -37,4 +38,5 @@ __all__ = [
     "Switch",
     "View",
     "Wrapper",
+    "each_view",
 ]

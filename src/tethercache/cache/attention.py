@@ -60,7 +60,9 @@ def attend(
         )
         return output
 
+    bank.query = query
     seen = policy.see(bank, pass_)
+    bank.query = None
     if bank.observer is not None:
         bank.tell("read", pass_=pass_, seen=seen)
     return seen.fuse(*map(read, seen.views)) if isinstance(seen, Fused) else read(seen)
@@ -81,6 +83,7 @@ def remember(
     """Write the chunk and let the policy act: what `attend` does before the attention itself."""
     key, value = key.unflatten(1, (frames, -1)), value.unflatten(1, (frames, -1))
     bank.allocate(key)
+    bank.grid = rope.grid
     if pass_.first:
         bank.begin(policy.open(bank, frames), index, again=pass_.kind is PassKind.REPLAY)
         bank.tell("open")

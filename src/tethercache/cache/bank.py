@@ -31,6 +31,9 @@ from tethercache.state import State, laid_out, layout
 Edit = Callable[[Tensor, FrameStats], tuple[Tensor, FrameStats]]
 """Frames `[2, B, F, T, H, D]` and their statistics `[2, B, F, H, D]`, before and after."""
 
+Screen = Callable[[Slots, Slots, Tensor], Tensor]
+"""Members, hidden frames and which of them to keep; what to keep instead."""
+
 Observer = Callable[[str, "Bank", Mapping[str, Any]], None]
 """Is told what happened, in which bank, and the facts of it."""
 
@@ -53,11 +56,15 @@ class Bank(Placed):
             passes the keys of the chunk in progress are those of its first pass, unless
             `keep_rotated` is off.
         hidden: number of reserve slots in use.
-        query: unrotated queries of the clean chunk `[B, L, H, D]`, while the policy commits it.
+        query: unrotated queries of the chunk `[B, L, H, D]`, while the policy commits it or says
+            what a pass sees.
+        grid: rows and columns of a frame's tokens.
         text: the prompt's keys in this block `[B, L_text, H, D]`, once a pass has made them.
         notes: tensors that a policy keeps about this layer.
         shared: tensors that a policy hands from one layer to those behind it.
         observer: is told what happens, for traces.
+        screen: is asked before hidden frames are recalled, and may decide otherwise: it takes
+            members, hidden and keep as `recall` does, and returns what to keep. For wrappers.
     """
 
     def __init__(
@@ -73,10 +80,12 @@ class Bank(Placed):
         self.layer = layer
         self.hidden = 0
         self.query: Tensor | None = None
+        self.grid = (0, 0)
         self.text: Tensor | None = None
         self.notes: dict[str, Tensor] = {}
         self.shared = {} if shared is None else shared
         self.observer: Observer | None = None
+        self.screen: Screen | None = None
 
     # What a policy asks ---------------------------------------------------------------------
 
@@ -89,19 +98,23 @@ class Bank(Placed):
         """The slots `start..stop-1`, the same for every sample."""
         return Slots(self._numbers[:, start:stop], range(start, stop))
 
-    def oldest(self, n: int, since: int = 0, *, spare_pinned: bool = True) -> Slots:
+    def oldest(
+        self, n: int, since: int = 0, *, among: Slots | None = None, spare_pinned: bool = True
+    ) -> Slots:
         """The slots of the n oldest readable frames, the oldest first.
 
         Args:
             n: how many.
             since: leave the slots before this one alone. The frames in them must be older than
                 those behind, as a sink's and a memory's are.
+            among: only these, be they readable or hidden; None: all readable ones.
             spare_pinned: take pinned frames only where there are no others.
         """
-        age = self.frame_index[:, since : self.readable]
+        some = self.slots(since, self.readable) if among is None else among
+        age = self.frame_index.gather(1, some.index)
         if spare_pinned and self.any_pinned:
-            age = age + self.marks[PINNED, :, since : self.readable] * _LATER
-        return Slots(since + age.argsort(dim=1)[:, :n], range(since, self.readable))
+            age = age + self.marks[PINNED].gather(1, some.index) * _LATER
+        return Slots(some.index.gather(1, age.argsort(dim=1)[:, :n]), some.span)
 
     def newest(self, n: int, among: Slots | None = None) -> Slots:
         """The slots of the n newest readable frames, the oldest first.
@@ -120,10 +133,18 @@ class Bank(Placed):
         Scores of policies that choose go through this before they choose.
         """
         if self.any_pinned:
-            score = score.masked_fill(self.marks[PINNED].gather(1, slots.index) == 1, torch.inf)
+            score = score.masked_fill(self.pinned(slots), torch.inf)
         if self.any_forgotten:
-            score = score.masked_fill(self.marks[LIVE].gather(1, slots.index) == 0, -torch.inf)
+            score = score.masked_fill(~self.live(slots), -torch.inf)
         return score
+
+    def pinned(self, slots: Slots) -> Tensor:
+        """Which of the frames in `slots` are pinned, bool `[B, len(slots)]`."""
+        return self.marks[PINNED].gather(1, slots.index) == 1
+
+    def live(self, slots: Slots) -> Tensor:
+        """Which of the frames in `slots` are not forgotten, bool `[B, len(slots)]`."""
+        return self.marks[LIVE].gather(1, slots.index) == 1
 
     def tell(self, event: str, **facts: Any) -> None:
         """Tell the observer, if there is one, what happened."""
@@ -178,6 +199,8 @@ class Bank(Placed):
             edit: changes frames before they come into memory. It is asked about all hidden ones,
                 because what stays is known to the device alone.
         """
+        if self.screen is not None:
+            keep = self.screen(members, hidden, keep)
         target = _places(members.index, hidden.index, keep)
         for some, there in self.in_groups(hidden.index, target):
             frames, stats = self.frames[:, self.rows, some], self.stats.at(self.rows, some)
@@ -202,16 +225,38 @@ class Bank(Placed):
 
         .. math:: x_{target} \leftarrow w\,x_{target} + (1 - w)\,x_{source}
 
+        Frames that were forgotten are not absorbed.
+
         Args:
             target: frames that stay.
             source: as many frames that they absorb.
             weight: w, in [0, 1].
         """
-        for there, some in self.in_groups(target.index, source.index):
-            old, new = self.frames[:, self.rows, there], self.frames[:, self.rows, some]
-            merged = torch.lerp(new.float(), old.float(), weight).to(old.dtype)
-            self.frames[:, self.rows, there] = merged
-            self.note(there, FrameStats.of(merged))
+        share = torch.full(source.index.shape, weight, device=source.index.device)
+        if self.any_forgotten:
+            share = share.masked_fill(~self.live(source), 1)
+        for there, some, part in self.in_groups(target.index, source.index, share):
+            self.blend(Slots(there, target.span), self.frames[:, self.rows, some], part)
+
+    def blend(self, target: Slots, frames: Tensor, weight: Tensor) -> None:
+        r"""Let frames become more like given ones; their index and marks stay.
+
+        .. math:: x_{target} \leftarrow w\,x_{target} + (1 - w)\,x
+
+        Args:
+            target: frames that change.
+            frames: x, keys and values that broadcast to `[2, B, len(target), T, H, D]`.
+            weight: w of each frame, in [0, 1], `[B, len(target)]`.
+        """
+        given = frames.expand(2, *target.index.shape, *self.frames.shape[3:])
+        groups = self.in_groups(target.index, weight)
+        for (there, share), new in zip(groups, given.split(self.group, dim=2), strict=True):
+            old = self.frames[:, self.rows, there]
+            blended = torch.lerp(new.float(), old.float(), share[..., None, None, None]).to(
+                old.dtype
+            )
+            self.frames[:, self.rows, there] = blended
+            self.note(there, FrameStats.of(blended))
         self._touch(target.span, range(0))
 
     def pack(self, slots: Slots, score: Tensor, into: Slots) -> None:
@@ -221,7 +266,8 @@ class Bank(Placed):
             slots: frames to choose from, the oldest first.
             score: of every token, `[B, len(slots) * T]`.
             into: slots that take the chosen tokens in the order of their frames. They may be some
-                of `slots`, and keep the index of the frame that they held.
+                of `slots`, and keep the index of the frame that they held. They are pinned if any
+                of their tokens was, and forgotten if any was.
         """
         tokens = self.frames.shape[3]
         chosen = score.topk(len(into) * tokens, dim=1).indices.sort(dim=1).values
@@ -231,6 +277,10 @@ class Bank(Placed):
         self.frames[:, self.rows, into.index] = packed
         cells[self.rows, into.index] = places
         self.note(into.index, FrameStats.of(packed))
+        if self.marked:
+            marks = self.marks[:, self.rows, slot].unflatten(2, (len(into), tokens))
+            self.marks[PINNED, self.rows, into.index] = marks[PINNED].amax(dim=2)
+            self.marks[LIVE, self.rows, into.index] = marks[LIVE].amin(dim=2)
         self._touch(into.span, range(0))
 
     def keep(self, slots: Slots) -> None:

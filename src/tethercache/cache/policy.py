@@ -59,6 +59,11 @@ class Pass:
     layers: int = 1
 
     @property
+    def last(self) -> bool:
+        """Whether this is known to be the chunk's last denoising step."""
+        return self.kind is PassKind.DENOISING and self.step + 1 == self.steps
+
+    @property
     def first(self) -> bool:
         """Whether this is the chunk's first pass, so that the chunk needs slots."""
         return self.step == 0
@@ -94,6 +99,13 @@ class Fused:
 
     views: tuple[View, ...]
     fuse: Callable[..., Tensor]
+
+
+def each_view(seen: View | Fused, change: Callable[[View], View]) -> View | Fused:
+    """The same, with `change(view)` in the place of every view."""
+    if isinstance(seen, Fused):
+        return replace(seen, views=tuple(map(change, seen.views)))
+    return change(seen)
 
 
 @dataclass(frozen=True)
@@ -219,11 +231,15 @@ class Policy(ABC):
             case Forget(start, stop):
                 bank.forget(start, stop)
             case Cut(newest, place):
-                sink = bank.slots(0, min(self.sink_size, bank.readable))
-                others = bank.slots(len(sink), bank.readable)
-                bank.keep(sink + bank.newest(newest, among=others))
-                bank.release()
+                self.keep_newest(bank, newest)
                 bank.jump(place)
+
+    def keep_newest(self, bank: Bank, newest: int) -> None:
+        """Let the sink and so many of the newest frames stay, and no others."""
+        sink = bank.slots(0, min(self.sink_size, bank.readable))
+        others = bank.slots(len(sink), bank.readable)
+        bank.keep(sink + bank.newest(newest, among=others))
+        bank.release()
 
     def place(self, bank: Bank) -> Tensor:
         """Temporal position of each readable slot, int64 `[B, readable]`; by default its age.

@@ -52,6 +52,9 @@ class Rope:
         width: token columns of one latent frame.
         theta: base of the frequencies.
         device: where the tables live.
+
+    Attributes:
+        grid: token rows and columns.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Rope:
         theta: float = 10000.0,
         device: torch.device | str = "cpu",
     ) -> None:
+        self.grid = (height, width)
         space = 2 * (head_dim // 6)
         self._time = _frequencies(head_dim - 2 * space, theta, device)
         rows = torch.arange(height, device=device, dtype=_ANGLE)

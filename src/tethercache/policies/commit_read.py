@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tethercache.arguments import whole_number
-from tethercache.cache import Bank, Fused, Pass, View, Wrapper
+from tethercache.cache import Bank, Fused, Pass, View, Wrapper, each_view
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,7 @@ class CommitRead(Wrapper):
         seen = self.of.see(bank, pass_)
         if not (pass_.commits and bank.full):
             return seen
-        if isinstance(seen, Fused):
-            return replace(seen, views=tuple(self._newest(bank, view) for view in seen.views))
-        return self._newest(bank, seen)
+        return each_view(seen, lambda view: self._newest(bank, view))
 
     @property
     def _frames(self) -> int:

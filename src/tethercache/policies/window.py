@@ -50,20 +50,27 @@ class Window(Policy):
         return self.sink
 
     @property
+    def kept(self) -> int:
+        """Slots, the first ones, whose frames do not leave for their age: here the sink's."""
+        return self.sink
+
+    @property
     def needs_statistics(self) -> bool:
         """Age alone decides."""
         return False
 
     def check_chunk(self, committed: int, frames: int) -> None:
-        """The sink and one whole chunk must fit into the window."""
-        if self.sink + frames > self.window:
+        """What is kept and one whole chunk must fit into the window."""
+        if self.kept + frames > self.window:
+            rest = f" + {self.kept - self.sink}" if self.kept > self.sink else ""
             raise ValueError(
-                f"`window` ({self.window}) must be at least `sink` ({self.sink}) + chunk ({frames})"
+                f"`window` ({self.window}) must be at least `sink` ({self.sink}){rest} + chunk "
+                f"({frames})"
             )
 
     def smaller(self, chunk: int) -> Iterator[Window]:
-        """Shorter windows, as long as sink and chunk fit."""
-        for window in range(self.window - chunk, self.sink + chunk - 1, -chunk):
+        """Shorter windows, as long as a chunk fits beside what is kept."""
+        for window in range(self.window - chunk, self.kept + chunk - 1, -chunk):
             yield replace(self, window=window)
 
     def open(self, bank: Bank, frames: int) -> Slots:
@@ -71,7 +78,7 @@ class Window(Policy):
         overflow = max(0, bank.readable + frames - self.window)
         if not overflow:
             return bank.take(frames)
-        leaving = bank.oldest(overflow, since=self.sink)
+        leaving = bank.oldest(overflow, since=self.kept)
         self.leave(bank, leaving)
         return leaving + bank.take(frames - overflow)
 
