@@ -299,10 +299,13 @@ class Bank(Placed):
         self.jumping = place
 
     def clear(self) -> None:
-        """Forget all frames, and what was noted of them. A jump that was asked for stays."""
-        jumping = self.jumping
+        """Forget all frames, and what was noted of them.
+
+        A jump that was asked for stays, and so do the prompt's keys until a pass makes others.
+        """
+        jumping, text = self.jumping, self.text
         self.load_state_dict({})
-        self.jumping = jumping
+        self.jumping, self.text = jumping, text
 
     def pin(self, start: int, stop: int) -> None:
         """Keep the latent frames `start..stop-1`, as far as they are here, while others leave."""
