@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from training.common import load_config
-from training.longrun import differences, differences_table
-from training.summing import interval
+from training.report import differences, differences_table
+from training.summing import interval, markdown, spelled
 
 Array = npt.NDArray[Any]
 Curve = dict[str, Array]  # a stage's columns, each `[R]`
@@ -71,27 +71,27 @@ def settled(curve: Curve, column: str, steps: float) -> str:
 
 def curves_table(first: Path, second: Path) -> str:
     """Every stage's columns in both runs as a Markdown table, up to the steps that both have."""
-    lines = ["| stage, mean ± scatter of log rows | until step | | first run | second run |"]
-    lines.append("|---|---|---|---|---|")
+    rows = []
     for name, one, two in stages(first, second):
         steps = min(one["step"][-1], two["step"][-1])
         for column in columns(one, two):
             cells = [settled(run, column, steps) for run in (one, two)]
-            lines.append(f"| {name} | {steps:.0f} | {column} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            rows.append([name, f"{steps:.0f}", column, *cells])
+    heads = ["stage, mean ± scatter of log rows", "until step", "", "first run", "second run"]
+    return markdown(heads, rows)
 
 
 def scores_table(first: dict[str, Any], second: dict[str, Any]) -> str:
     """`sample`'s scores of both runs, over the prompts that both read, as a Markdown table."""
     one, two = ({result["prompt"]: result for result in run["results"]} for run in (first, second))
     shared = [prompt for prompt in one if prompt in two]
-    lines = [f"| {len(shared)} prompts | first run | second run | second minus first |"]
-    lines.append("|---|---|---|---|")
+    rows = []
     for key in ("adherence", "everything") if shared else ():
         values = [np.array([float(run[prompt][key]) for prompt in shared]) for run in (one, two)]
-        gap = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval(values[1] - values[0]))
-        lines.append(f"| {key} | {values[0].mean():.3f} | {values[1].mean():.3f} | {gap} |")
-    return "\n".join(lines)
+        gap = spelled(interval(values[1] - values[0]), 3, "+")
+        rows.append([key, *(f"{value.mean():.3f}" for value in values), gap])
+    heads = [f"{len(shared)} prompts", "first run", "second run", "second minus first"]
+    return markdown(heads, rows)
 
 
 def longruns_table(first: dict[str, Any], second: dict[str, Any]) -> str:

@@ -14,7 +14,6 @@ by prompt; beside them the renders after the VAE, which no transformer can excee
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +25,17 @@ from diffusers import AutoencoderKLWan
 from PIL import Image
 from torch import Tensor
 
-from tethercache import POLICIES, CausalVideoPipeline, Policy
+from tethercache import POLICIES, Policy
 from tethercache.cache import Bank, Slots
 from tethercache.evaluation import world
 from tethercache.evaluation.world import oracle, revisits
+from tethercache.files import write_atomically
 from tethercache.policies import grab
 from tethercache.policies.tethercache import TetherCache
-from training.common import load_config, pick_device, written_whole
-from training.longrun import declare, pieces, save_arrays, videos
+from training import batches
+from training.common import load_config
 from training.sample import through_vae
-from training.summing import difference, interval
+from training.summing import difference, interval, markdown, spelled
 
 Array = npt.NDArray[Any]
 SECONDS_A_TURN = world.TURN / world.TURN_SPEED / world.FPS
@@ -68,7 +68,7 @@ def policy_of(name: str) -> Policy:
 
 
 def run_batch(
-    pipe: Any, policy: str, part: list[tuple[int, int]], config: dict[str, Any]
+    pipe: Any, policy: str, part: list[batches.Video], config: dict[str, Any]
 ) -> dict[str, Array]:
     """Generate and read one batch of videos.
 
@@ -76,21 +76,9 @@ def run_batch(
         `frames` uint8 `[V, F, H, W, 3]` of the first video alone (`[1, ...]`), for the picture;
         `found` `[V]`, what `_read` says of each video, as JSON.
     """
-    scenes = world.held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
-    chosen = [scenes[prompt] for prompt, _ in part]
-    kept: list[Array] = []
-    count, every = 0, config["every"]
-    for chunk in pipe.stream(
-        [scene.caption for scene in chosen],
-        num_seconds=config["seconds"],
-        policy=policy_of(policy),
-        samples=[prompt * 1000 + seed for prompt, seed in part],
-    ):
-        picks = [i for i in range(chunk.shape[1]) if (count + i) % every == 0]
-        kept.append(chunk[:, picks].numpy())
-        count += chunk.shape[1]
-    frames = np.concatenate(kept, axis=1)
-    found = [json.dumps(_read(v, s, every)) for v, s in zip(frames, chosen, strict=True)]
+    frames, scenes = batches.generate(pipe, policy_of(policy), part, config)
+    every = config["every"]
+    found = [json.dumps(_read(v, s, every)) for v, s in zip(frames, scenes, strict=True)]
     return {"found": np.array(found), "frames": frames[:1]}
 
 
@@ -156,13 +144,12 @@ def ceiling(config: dict[str, Any], folder: Path, vae: AutoencoderKLWan) -> dict
     """`summarise` of the renders of the same prompts after the VAE, two and a half turns long."""
     path = folder / "ceiling.json"
     if not path.exists():
-        scenes = world.held_out_scenes(config["prompts"], world.WorldConfig(**config["world"]))
         latents = round(2.5 * SECONDS_A_TURN * world.FPS / 4)
         found = [
             _read(through_vae(vae, scene, latents)[:: config["every"]], scene, config["every"])
-            for scene in scenes[: config["ceiling_prompts"]]
+            for scene in batches.scenes(config)[: config["ceiling_prompts"]]
         ]
-        path.write_text(json.dumps(summarise(found, list(range(len(found))), 2)))
+        write_atomically(path, json.dumps(summarise(found, list(range(len(found))), 2)))
     result: dict[str, Any] = json.loads(path.read_text())
     return result
 
@@ -175,20 +162,16 @@ def table(result: dict[str, Any]) -> str:
         "adherence",
         *(f"after {SECONDS_A_TURN * (n + 1):.0f} s" for n in range(turns)),
     ]
-    lines = ["| policy | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    rows = []
     for name, one in {**result["policies"], "renders after the VAE": result["ceiling"]}.items():
         cells = [one[key] for key in (*SHARES, "adherence")] + one["by_turn"]
         cells += [None] * (len(heads) - len(cells))
-        text = ["" if c is None else "{:.2f} [{:.2f}, {:.2f}]".format(*c) for c in cells]
-        lines.append(f"| {name} | " + " | ".join(text) + " |")
+        rows.append([name, *("" if cell is None else spelled(cell, 2) for cell in cells)])
+    made = [markdown(["policy", *heads], rows)]
     for base, found in result["differences"].items():
-        lines += ["", f"| same, minus {base} | |", "|---|---|"]
-        lines += [
-            "| {} | {:+.2f} [{:+.2f}, {:+.2f}] {}:{} |".format(name, *gap)
-            for name, gap in found.items()
-            if gap
-        ]
-    return "\n".join(lines)
+        gaps = [[name, spelled(gap, 2, "+")] for name, gap in found.items() if gap]
+        made.append(markdown([f"same, minus {base}", ""], gaps))
+    return "\n\n".join(made)
 
 
 def places(rows: dict[str, tuple[Array, list[dict[str, Any]]]], every: int, path: Path) -> None:
@@ -216,7 +199,7 @@ def places(rows: dict[str, tuple[Array, list[dict[str, Any]]]], every: int, path
 
 def report(config: dict[str, Any], folder: Path, vae: AutoencoderKLWan) -> dict[str, Any]:
     """What the batches that are there show; also writes `places.png`."""
-    todo = videos(config)
+    todo = batches.videos(config)
     turns = int(config["seconds"] / SECONDS_A_TURN) - 1
     result: dict[str, Any] = {
         "made": json.loads((folder / "made.json").read_text()),
@@ -224,10 +207,9 @@ def report(config: dict[str, Any], folder: Path, vae: AutoencoderKLWan) -> dict[
     }
     rows = {}
     for policy in config["policies"]:
-        files = sorted(pieces(folder, policy).glob("*[0-9].npz"))
-        if not files:
+        parts = batches.finished(folder, policy)
+        if not parts:
             continue
-        parts = [dict(np.load(file)) for file in files]
         found = [json.loads(str(one)) for part in parts for one in part["found"]]
         numbers = [int(number) for part in parts for number in part["videos"]]
         entry = summarise(found, [todo[number][0] for number in numbers], turns)
@@ -251,24 +233,9 @@ def report(config: dict[str, Any], folder: Path, vae: AutoencoderKLWan) -> dict[
 def main() -> None:
     """Run what is missing, then write the report."""
     config: dict[str, Any] = load_config(__doc__)
-    device, folder = pick_device(config), Path(config["out"])
-    todo, size = videos(config), config["batch"]
-    pipe = CausalVideoPipeline.from_pretrained(config["model"]).to(device)
-    pipe.set_progress_bar_config(disable=True)
-    declare(config, folder, pipe)
-    for number, start in enumerate(range(0, len(todo), size)):
-        for policy in () if config["report_only"] else config["policies"]:
-            path = pieces(folder, policy) / f"{number:03d}.npz"
-            if path.exists() or number % config["workers"] != config["worker"]:
-                continue
-            started = time.perf_counter()
-            part = list(range(start, min(start + size, len(todo))))
-            made = run_batch(pipe, policy, [todo[i] for i in part], config)
-            save_arrays(path, {"videos": np.array(part), **made})
-            print(f"{policy} batch {number}: {time.perf_counter() - started:.0f} s", flush=True)
+    folder, pipe = Path(config["out"]), batches.run(config, run_batch)
     result = report(config, folder, pipe.vae)
-    with written_whole(folder / "report.json") as file:
-        file.write((json.dumps(result) + "\n").encode())
+    write_atomically(folder / "report.json", json.dumps(result) + "\n")
     print(table(result))
 
 

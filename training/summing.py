@@ -38,5 +38,8 @@ def spelled(found: Sequence[float], digits: int, sign: str = "") -> str:
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in (heads, *rows)]
-    return "\n".join([lines[0], "|---" * len(heads) + "|", *lines[1:]])
+    head, *lines = (
+        "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
+        for cells in (heads, *rows)
+    )
+    return "\n".join([head, "|---" * len(heads) + "|", *lines])

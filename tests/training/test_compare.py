@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from training import compare
-from training.longrun import COMPARED
+from training.report import COMPARED
 
 
 def write_curve(path: Path, losses: list[float]) -> None:

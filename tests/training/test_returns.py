@@ -12,7 +12,7 @@ from tests.policies.runs import latents_of
 from tethercache.backbones import Session
 from tethercache.evaluation import world
 from tethercache.rollout import Plan
-from training import returns
+from training import batches, returns
 
 TURNING = {"turn_probability": 1.0}
 TURN = world.TURN // world.TURN_SPEED  # pixel frames
@@ -64,9 +64,9 @@ def test_a_report_has_every_policy_the_ceiling_and_a_picture(
     frames = np.zeros((1, 100, 64, 64, 3), np.uint8)
     for policy, order in (("fifo", found), ("sink:window=9", found[::-1])):
         arrays = {"videos": np.arange(2), "found": np.array([json.dumps(f) for f in order])}
-        folder = returns.pieces(tmp_path, policy)
+        folder = batches.pieces(tmp_path, policy)
         folder.mkdir(parents=True)
-        returns.save_arrays(folder / "000.npz", {**arrays, "frames": frames})
+        batches.save_arrays(folder / "000.npz", {**arrays, "frames": frames})
     result = returns.report(config, tmp_path, vae=None)  # type: ignore[arg-type]
     assert result["policies"]["fifo"]["videos"] == 2
     gap = result["differences"]["fifo"]["sink:window=9"]

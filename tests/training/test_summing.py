@@ -29,4 +29,4 @@ def test_numbers_and_tables_as_markdown():
     assert summing.spelled([0.5, 0.25, 0.75], 2) == "0.50 [0.25, 0.75]"
     assert summing.spelled([0.5, -0.25, 0.75, 4, 3], 1, "+") == "+0.5 [-0.2, +0.8] 4:3"
     table = summing.markdown(["", "speed"], [["fifo", "1"], ["sink", ""]])
-    assert table.splitlines() == ["|  | speed |", "|---|---|", "| fifo | 1 |", "| sink |  |"]
+    assert table.splitlines() == ["| | speed |", "|---|---|", "| fifo | 1 |", "| sink | |"]
