@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from diffusers import AutoencoderKLWan
 from PIL import Image
 from torch import Tensor
@@ -31,6 +30,7 @@ from tethercache.evaluation import world
 from tethercache.evaluation.world import oracle, revisits
 from tethercache.files import write_atomically
 from tethercache.policies import grab
+from tethercache.policies.recall import Recall
 from tethercache.policies.tethercache import TetherCache
 from training import batches
 from training.common import load_config
@@ -43,28 +43,23 @@ SHARES = ("same", "colour", "shape", "place")
 
 
 @dataclass(frozen=True)
-class NewestMemory(TetherCache):
+class NewestMemory(Recall):
     """TetherCache without GRAB: the newest frames are the memory."""
 
-    def _select(self, bank: Bank, candidates: Slots) -> Tensor:
-        index = bank.frame_index.gather(1, candidates.index)
-        return grab.keep_best(index.float(), self.memory)
+    @property
+    def strength(self) -> float:
+        """That of TetherCache."""
+        return TetherCache.tau
 
-
-@dataclass(frozen=True)
-class RandomMemory(TetherCache):
-    """TetherCache without GRAB: the memory is an even draw from all frames of the past."""
-
-    def _select(self, bank: Bank, candidates: Slots) -> Tensor:
-        index = bank.frame_index.gather(1, candidates.index)
-        lots = torch.rand(1 << 16, generator=torch.Generator().manual_seed(0)).to(index.device)
-        return grab.keep_best(lots[index % len(lots)], self.memory)  # a frame keeps its lot
+    def choose(self, bank: Bank, candidates: Slots) -> Tensor:
+        """The newest."""
+        index = bank.frame_index.gather(1, candidates.index).float()
+        return grab.keep_best(bank.prefer(index, candidates), self.memory)
 
 
 def policy_of(name: str) -> Policy:
-    """A policy by its spec, or `newest` and `random`, which are TetherCache without GRAB."""
-    own = {"newest": NewestMemory, "random": RandomMemory}
-    return own[name]() if name in own else POLICIES.parse(name)
+    """A policy by its spec, or `newest`, which is TetherCache without GRAB."""
+    return NewestMemory() if name == "newest" else POLICIES.parse(name)
 
 
 def run_batch(

@@ -11,6 +11,7 @@ import pytest
 from tests.policies.runs import latents_of
 from tethercache.backbones import Session
 from tethercache.evaluation import world
+from tethercache.policies.tethercache import TetherCache
 from tethercache.rollout import Plan
 from training import batches, returns
 
@@ -80,8 +81,9 @@ def test_a_report_has_every_policy_the_ceiling_and_a_picture(
 
 def test_a_memory_without_grab_holds_the_newest_frames_or_an_even_draw_from_all():
     kept: dict[str, list[int]] = {}
-    for name in ("newest", "random"):
+    for name in ("newest", "random:draw=once"):
         policy = replace(returns.policy_of(name), sink=3, memory=6, recent=3)
+        assert getattr(policy, "strength", 0) == TetherCache.tau
         plan = Plan(num_latent_frames=120, chunk_size=3)
 
         def watch(session: Session, name: str = name) -> None:
@@ -91,8 +93,8 @@ def test_a_memory_without_grab_holds_the_newest_frames_or_an_even_draw_from_all(
 
         latents_of(policy, plan, watch=watch)
     assert kept["newest"] == list(range(111, 117))
-    assert len(set(kept["random"])) == 6
-    assert min(kept["random"]) < 60 < max(kept["random"])
+    assert len(set(kept["random:draw=once"])) == 6
+    assert min(kept["random:draw=once"]) < 60 < max(kept["random:draw=once"])
 
 
 def test_the_ceiling_is_that_of_the_vae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
