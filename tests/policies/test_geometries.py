@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.policies.runs import LATENT_SIZE, latents_of, naive_latents
 from tethercache.backbones import Session
 from tethercache.cache import Bank
+from tethercache.policies import POLICIES
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
 from tethercache.rollout import Plan
@@ -108,6 +109,69 @@ def test_the_window_equals_the_naive_oracle_or_refuses(
     ours = latents_of(policy, plan, prefix=prefix)
     naive = naive_latents(plan, "window", prefix=prefix, **dataclasses.asdict(policy))
     torch.testing.assert_close(ours, naive, atol=2e-4, rtol=1e-4)
+
+
+SIZES = {
+    "sink": st.integers(0, 4),
+    "memory": st.integers(1, 5),
+    "recent": st.integers(2, 6),
+    "window": st.integers(5, 13),
+    "compressed": st.integers(3, 9),
+    "stored": st.integers(7, 20),
+    "opening": st.integers(1, 9),
+    "anchors": st.integers(1, 3),
+    "every": st.integers(1, 3),
+    "newest": st.integers(3, 7),
+    "interval": st.integers(1, 3),
+}
+WRAPPERS = [name for name in POLICIES if POLICIES[name].wraps]
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> str:
+    """Any registered policy at small sizes, perhaps with a wrapper around it."""
+    names = [draw(st.sampled_from([name for name in POLICIES if name not in WRAPPERS]))]
+    names += draw(st.lists(st.sampled_from(WRAPPERS), max_size=2))
+    parts = []
+    for name in names:
+        sizes = {key: draw(SIZES[key]) for key in POLICIES.fields(name) if key in SIZES}
+        parts.append(f"{name}:" + ",".join(f"{key}={size}" for key, size in sizes.items()))
+    return " + ".join(parts)
+
+
+LONGER = st.builds(
+    Plan,
+    num_latent_frames=st.integers(15, 30),
+    chunk_size=st.integers(1, 3),
+    first_chunk_size=st.none() | st.integers(1, 4),
+    prefix=st.integers(0, 4),
+)
+
+
+@given(spec=specs(), plan=LONGER)
+@settings(max_examples=60)
+def test_any_policy_at_any_geometry_keeps_its_promises_or_refuses(spec: str, plan: Plan) -> None:
+    try:
+        policy = POLICIES.parse(spec)
+        plan.check(policy)
+    except ValueError as error:
+        event("refused")
+        assert "must be" in str(error)  # noqa: PT017
+        return
+    event(f"served, {'past' if plan.num_latent_frames > policy.budget else 'within'} the budget")
+
+    def watch(session: Session) -> None:
+        for layer in session.caches():
+            index = layer.frame_index[0, : layer.readable]
+            assert layer.readable <= policy.budget
+            assert len(index.unique()) == layer.readable
+            assert torch.equal(policy.place(layer)[0].argsort(), index.argsort())
+
+    prefix = _prefix(plan)
+    kept = latents_of(policy, plan, prefix=prefix, watch=watch)
+    assert kept.isfinite().all()
+    assert torch.equal(latents_of(policy, plan, prefix=prefix, keep_rotated=False), kept)
+    assert POLICIES.parse(POLICIES.spec(policy)) == policy
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.policies.banks import CHANNELS, CONTEXT, DENOISING, TOKENS, fill, held, seen
-from tethercache.cache import Bank, Cut, Forget, Pass, PassKind, Pin, Switch, View
-from tethercache.errors import SessionError
+from tests.policies.banks import CHANNELS, CONTEXT, DENOISING, TOKENS, constant, fill, held, seen
+from tethercache.cache import Bank, Cut, Forget, Fused, Pass, PassKind, Pin, Switch, View
 from tethercache.policies import POLICIES
+from tethercache.policies.async_admission import AsyncAdmission
 from tethercache.policies.random_memory import lots
 
 
@@ -205,9 +205,10 @@ def test_memflow_lets_go_what_the_prompt_says_least_about(
         assert list(held(bank))[1:3] == memory
 
 
-def test_memflow_needs_the_prompts_keys() -> None:
-    with pytest.raises(SessionError, match="memflow needs the prompt's keys"):
-        fill(POLICIES.parse("memflow:window=9"), 3, 3, 3, 3)
+def test_memflow_lets_the_oldest_go_where_the_prompts_keys_are_unknown() -> None:
+    policy = POLICIES.parse("memflow:sink=1,memory=2,window=6,interval=1")
+    bank = fill(policy, 3, 3, 3, 3, frame=lambda i: constant(-i))
+    assert list(held(bank))[1:3] == [3, 6]
 
 
 @pytest.mark.parametrize(("like_the_sink", "chosen"), [(2, 2), (3, 3)])
@@ -238,6 +239,150 @@ def test_relax_stores_the_newest_of_what_has_left() -> None:
     assert {10, 11} & set(held(bank))  # and a pinned frame is read
 
 
+def test_rolling_sink_plays_the_opening_to_and_fro() -> None:
+    policy = POLICIES.parse("rolling-sink:window=9,opening=6")
+    bank = fill(policy, 3, 3, 3)
+    assert held(bank) == {i: i for i in range(9)}
+    fill(policy, 3, bank=bank)
+    assert held(bank) == {3: 3, 4: 4, 5: 5, 6: 0, 7: 1, 8: 2, 9: 9, 10: 10, 11: 11}
+    assert torch.equal(policy.place(bank), bank.frame_index[:, :9])
+    fill(policy, 3, 3, bank=bank)
+    assert held(bank) == {9: 3, 10: 4, 11: 5, 12: 5, 13: 4, 14: 3, 15: 15, 16: 16, 17: 17}
+    fill(policy, 3, 3, bank=bank)
+    assert held(bank) == {15: 2, 16: 1, 17: 0, 18: 0, 19: 1, 20: 2, 21: 21, 22: 22, 23: 23}
+
+
+def test_rolling_sink_spares_pins_and_plays_nothing_forgotten_and_begins_anew_behind_a_cut() -> (
+    None
+):
+    policy = POLICIES.parse("rolling-sink:window=9,opening=6")
+    bank = fill(policy, 3, 3, 3)
+    policy.on(bank, Forget(1, 2))
+    policy.on(bank, Pin(6, 7))
+    fill(policy, 3, bank=bank)
+    assert held(bank) == {3: 3, 4: 4, 5: 5, 6: 6, 7: 7, 8: 2, 9: 9, 10: 10, 11: 11}
+    policy.on(bank, Cut(newest=3))
+    fill(policy, 3, 3, bank=bank)
+    assert held(bank) == {i: i for i in range(9, 18)}
+    fill(policy, 3, bank=bank)
+    assert [held(bank)[i] for i in (15, 16, 17)] == [9, 10, 11]
+
+
+def test_anchors_stay_and_are_read_by_themselves_in_the_first_steps() -> None:
+    policy = POLICIES.parse("anchor:sink=1,window=9,anchors=2,every=2")
+    bank = fill(policy, 3, 3, 3)
+    assert seen(policy, bank, Pass(PassKind.DENOISING, 0)) is None
+    fill(policy, 3, bank=bank)
+    assert list(held(bank)) == [0, 1, 3, 6, 7, 8, 9, 10, 11]
+    local = [0, 6, 7, 8, 9, 10, 11]
+    assert seen(policy, bank, CONTEXT) == seen(policy, bank, DENOISING) == local
+    fill(policy, 3, bank=bank)
+    both = policy.see(bank, Pass(PassKind.DENOISING, 1))
+    assert isinstance(both, Fused)
+    frames = []
+    for view in both.views:
+        assert view.slots is not None
+        frames.append(sorted(bank.frame_index[0, view.slots.index[0]].tolist()))
+    assert frames == [[0, 9, 10, 11, 12, 13, 14], [1, 3]]
+
+
+def test_low_frequencies_come_from_the_anchors() -> None:
+    policy = POLICIES.parse("anchor:sink=1,window=9,anchors=2,every=2,sigma_time=0.5,weight=0.75")
+    bank = fill(policy, 3, 3, 3, 3)
+    bank.grid = grid = (2, 4)
+    both = policy.see(bank, Pass(PassKind.DENOISING, 0))
+    assert isinstance(both, Fused)
+    generator = torch.Generator().manual_seed(0)
+    local, anchored = (torch.randn(2, 24, 2, 3, generator=generator) for _ in range(2))
+    waves = [torch.fft.fftfreq(n, dtype=torch.float64) for n in (3, *grid)]
+    expected, apart = local.double(), (anchored - local).double().unflatten(1, (3, *grid))
+    for t, y, x in torch.cartesian_prod(*waves).tolist():  # a wave at a time, in full
+        place = torch.cartesian_prod(*(torch.arange(n).double() for n in (3, *grid)))
+        phase = 2 * torch.pi * (place * torch.tensor([t, y, x])).sum(dim=1)
+        wave = torch.polar(torch.ones_like(phase), phase)[None, :, None, None]
+        share = (apart.flatten(1, 3) * wave.conj()).mean(dim=1, keepdim=True)
+        height = torch.exp(torch.tensor(-(t**2) / 0.5 - (y**2 + x**2) / 2 / 0.125**2))
+        expected = expected + 0.75 * height * (share * wave).real
+    torch.testing.assert_close(both.fuse(local, anchored).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_forgotten_anchors_say_nothing() -> None:
+    policy = POLICIES.parse("anchor:sink=1,window=9,anchors=2,every=2")
+    bank = fill(policy, 3, 3, 3, 3)
+    bank.grid = (1, TOKENS)
+    policy.on(bank, Forget(1, 4))
+    both = policy.see(bank, Pass(PassKind.DENOISING, 0))
+    assert isinstance(both, Fused)
+    local = torch.randn(1, 6, 1, CHANNELS)
+    torch.testing.assert_close(both.fuse(local, torch.full_like(local, torch.nan)), local)
+
+
+@pytest.mark.parametrize(("heads", "closed"), [(3, False), (4, False), (5, True)])
+def test_the_gate_closes_where_too_many_heads_prefer_a_far_frame(heads: int, closed: bool) -> None:
+    policy = POLICIES.parse("tethercache:sink=1,memory=2,recent=6 + dysink-gate")
+    slope = torch.tensor([-1.0] * heads + [1.0] * (5 - heads))[None, :, None]
+    bank = Bank(9, 3)
+    bank.allocate(torch.zeros(1, 1, TOKENS, 5, CHANNELS))
+    fill(policy, 3, 3, bank=bank, frame=lambda i: slope.expand(TOKENS, 5, CHANNELS) * i)
+    bank.query = torch.ones(1, 3 * TOKENS, 1, CHANNELS)
+    assert policy.see(bank, DENOISING) == View()
+    fill(policy, 3, bank=bank, frame=lambda i: slope.expand(TOKENS, 5, CHANNELS) * i)
+    bank.query = torch.ones(1, 3 * TOKENS, 1, CHANNELS)
+    view = policy.see(bank, DENOISING)
+    assert isinstance(view, View)
+    assert view.bias is not None
+    far = -torch.inf if closed else 0
+    assert view.bias.flatten().tolist() == [far] * 3 + [0] * 6
+
+
+def test_the_gate_has_nothing_to_say_where_nothing_is_far() -> None:
+    policy = POLICIES.parse("fifo:window=6 + dysink-gate")
+    bank = fill(policy, 3, 3, 3, frame=lambda i: constant(-i))
+    bank.query = torch.ones(1, 3 * TOKENS, 1, CHANNELS)
+    assert policy.see(bank, DENOISING) == View()
+
+
+@pytest.mark.parametrize(
+    ("settings", "layer", "memory"),
+    [
+        ("", 0, {2, 4, 5}),  # two of three, the novel ones, for the two oldest
+        ("share=0", 0, {1, 2, 4}),
+        ("share=1", 0, {3, 4, 5}),
+        ("", 1, {0, 1, 2}),  # not its turn
+        ("patience=0", 1, {2, 4, 5}),
+        ("stagger=1", 1, {2, 4, 5}),
+    ],
+)
+def test_fewer_frames_come_in_at_a_time(settings: str, layer: int, memory: set[int]) -> None:
+    policy = POLICIES.parse(f"tethercache:sink=0,memory=3,recent=3 + async-admission:{settings}")
+    assert isinstance(policy, AsyncAdmission)
+    directions = torch.eye(CHANNELS)[0], torch.eye(CHANNELS)[1]
+
+    def frame(index: int) -> Tensor:  # 4 is unlike the members, 5 is half like them
+        key = {4: directions[1], 5: directions[0] + directions[1]}.get(index, directions[0])
+        return key.expand(TOKENS, 1, -1)
+
+    bank = fill(policy, 3, 3, bank=Bank(6, 3, layer), frame=frame)
+    hidden = bank.hide(bank.slots(3, 6))
+    keep = torch.tensor([[False] * 3 + [True] * 3])
+    with policy._screening(bank):
+        bank.recall(bank.slots(0, 3), hidden, keep)
+    assert bank.screen is None
+    assert set(bank.frame_index[0, :3].tolist()) == memory
+
+
+def test_pinned_frames_come_in_and_forgotten_members_make_room() -> None:
+    policy = POLICIES.parse("tethercache:sink=0,memory=3,recent=3 + async-admission:share=0")
+    bank = fill(policy, 3, 3, bank=Bank(6, 3, layer=1))
+    policy.on(bank, Pin(3, 4))
+    policy.on(bank, Forget(2, 3))
+    hidden = bank.hide(bank.slots(3, 6))
+    assert isinstance(policy, AsyncAdmission)
+    with policy._screening(bank):
+        bank.recall(bank.slots(0, 3), hidden, torch.tensor([[False] * 3 + [True] * 3]))
+    assert set(bank.frame_index[0, :3].tolist()) == {0, 1, 3}
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -248,6 +393,10 @@ def test_relax_stores_the_newest_of_what_has_left() -> None:
         ("relax:stored=3", r"`stored` \(3\) must be a whole number of at least 7"),
         ("random:seed=-1", r"`seed` \(-1\) must be a whole number from 0"),
         ("random:draw=twice", r"`draw` \(twice\) must be one of: anew, once"),
+        ("rolling-sink:opening=0", r"`opening` \(0\) must be a whole number of at least 1"),
+        ("anchor:sigma_time=0", r"`sigma_time` \(0.0\) must be a positive number"),
+        ("sink + dysink-gate:threshold=2", r"`threshold` \(2.0\) must be a finite number"),
+        ("sink + async-admission:stagger=0", r"`stagger` \(0\) must be a whole number"),
         ("sink + recency:gamma=0", r"`gamma` \(0.0\) must be a positive number"),
         ("sink + far-read:first_layer=2", r"`first_layer` \(2.0\) must be a finite number"),
         ("sink + far-read:context=all", r"`context` \(all\) must be one of: far, near"),
@@ -263,6 +412,7 @@ def test_what_cannot_be_is_refused(spec: str, message: str) -> None:
     [
         ("memrope:window=7", r"`window` \(7\) must be at least `sink` \(3\) \+ 2 \+ chunk \(3\)"),
         ("deep-forcing:window=18", r"must be at least `compressed` \(16\) \+ chunk \(3\)"),
+        ("anchor:every=4", r"must be at least the last anchor \(23\) \+ chunk \(3\)"),
         ("sink + late-far:newest=2", r"`newest` \(2\) must be at least the chunk \(3\)"),
     ],
 )

@@ -60,6 +60,16 @@ POLICIES: Registry[Policy] = Registry(
             "few frames, one of them out of a large store: like the first, unlike the newest",
             source="Relax Forcing",
         ),
+        "rolling-sink": Entry(
+            "tethercache.policies.rolling_sink:RollingSink",
+            "a window whose history is the opening of the video, played to and fro",
+            source="Rolling Sink",
+        ),
+        "anchor": Entry(
+            "tethercache.policies.anchor:Anchor",
+            "the first and the newest frames, and low frequencies of what early ones show",
+            source="FreqForcing, arXiv 2607.27110",
+        ),
         "random": Entry(
             "tethercache.policies.random_memory:RandomMemory",
             "sink + memory by chance + recent frames; the control for `tethercache`",
@@ -88,6 +98,18 @@ POLICIES: Registry[Policy] = Registry(
             preset={"first_step": -1, "first_layer": 0.66},
             source="Commit Forcing",
             waives={"full attention under budget": "a full cache is masked, too"},
+            wraps=True,
+        ),
+        "dysink-gate": Entry(
+            "tethercache.policies.dysink_gate:DysinkGate",
+            "the same memory, but a layer sees no far frames where its heads prefer one of them",
+            source="DySink, arXiv 2605.21028",
+            waives={"full attention under budget": "a full cache is gated, too"},
+            wraps=True,
+        ),
+        "async-admission": Entry(
+            "tethercache.policies.async_admission:AsyncAdmission",
+            "a memory that changes a little at a time, and not in all layers at once",
             wraps=True,
         ),
     },

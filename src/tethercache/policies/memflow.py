@@ -12,7 +12,9 @@ product of the means.
 Deviations: a frame comes when its chunk leaves the window, so no frame is read twice; the first
 members are the frames behind the sink; positions are relative, there global indices (that is
 `positions=absolute`). The selection of frames by head (SMA) is left out: it saves time where
-unread frames are skipped, and would here be a mask that costs time.
+unread frames are skipped, and would here be a mask that costs time. Where a layer does not know the
+prompt's keys, the oldest member leaves: that is the last layer during a prefix, which ends with its
+commit, and every layer of a pipeline of the original code, which keeps them to itself.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from torch import Tensor
 
 from tethercache.arguments import whole_number
 from tethercache.cache import Bank, Slots
-from tethercache.errors import SessionError
 from tethercache.policies import grab
 from tethercache.policies.window import Window
 
@@ -89,9 +90,7 @@ class MemFlow(Window):
     def _relevance(self, bank: Bank, frames: Slots) -> Tensor:
         """Of each frame to the prompt, `[B, len(frames)]`."""
         if bank.text is None:
-            raise SessionError(
-                "memflow needs the prompt's keys, which this pipeline keeps to itself"
-            )
+            return bank.frame_index.gather(1, frames.index).float()
         asked = bank.text.float().mean(dim=1)
         keys = bank.stats.mean[0][bank.rows, frames.index]
         relevance: Tensor = (keys * asked[:, None]).mean(dim=2).sum(dim=2) / keys.shape[-1] ** 0.5

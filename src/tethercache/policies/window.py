@@ -78,9 +78,13 @@ class Window(Policy):
         overflow = max(0, bank.readable + frames - self.window)
         if not overflow:
             return bank.take(frames)
-        leaving = bank.oldest(overflow, since=self.kept)
+        leaving = self.oldest(bank, overflow)
         self.leave(bank, leaving)
         return leaving + bank.take(frames - overflow)
+
+    def oldest(self, bank: Bank, n: int) -> Slots:
+        """The n frames that leave next, the oldest first."""
+        return bank.oldest(n, since=self.kept)
 
     def leave(self, bank: Bank, frames: Slots) -> None:
         """What becomes of frames before their slots are overwritten: here nothing."""
