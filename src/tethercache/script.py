@@ -318,7 +318,8 @@ def _load(text: str) -> Any:
         line = f"line {mark.line + 1}: " if mark else ""
         raise ValueError(f"{line}{error.problem or error.context}") from None
     except yaml.reader.ReaderError as error:
-        raise ValueError(f"character U+{ord(error.character):04X} is not allowed") from None
+        code = error.character if isinstance(error.character, int) else ord(error.character)
+        raise ValueError(f"character U+{code:04X} is not allowed") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -235,5 +235,57 @@ def test_pinned_frames_stay_and_forgotten_ones_are_not_seen() -> None:
     assert not torch.equal(forgetful[4], plain[4])
 
 
+def test_recache_reads_no_forgotten_frame_and_counts_on_from_the_newest() -> None:
+    """Also where the newest frames are forgotten, and the sink."""
+    rollout = begin("tethercache:sink=3,memory=5,recent=4", {6: [Action(forget=(0, 2))]})
+    for _ in range(9):
+        next(rollout)
+    rollout.forget(25, 27)
+    rollout.switch(NEW, "recache")
+    for bank in rollout.session.caches():
+        index = set(bank.frame_index[0, : bank.readable].tolist())
+        assert not index & {0, 1, 25, 26}
+        assert 24 in index
+    next(rollout)
+    for bank in rollout.session.caches():
+        assert bank.frame_index[0, bank.current.index[0]].tolist() == [27, 28, 29]
+    assert all(latents.isfinite().all() for latents in rollout)
+
+
+def test_where_all_is_forgotten_nothing_is_read_again() -> None:
+    rollout = begin("sink:sink=1,window=6")
+    for _ in range(4):
+        next(rollout)
+    rollout.forget(0, 12)
+    rollout.switch(NEW, "recache")
+    assert all(latents.isfinite().all() for latents in rollout)
+
+
+@pytest.mark.parametrize("how", ["recache", "cut"])
+def test_with_absolute_positions_keys_rotated_on_read_give_the_same(how: str) -> None:
+    """Also where a state goes on that was saved behind the change."""
+    spec, plan = "sink:sink=3,window=12,positions=absolute", Plan(27)
+    kept = begin(spec, changed(how, 5), plan)
+    read = begin(spec, changed(how, 5), plan, keep_rotated=False)
+    for _ in range(6):
+        torch.testing.assert_close(next(kept), next(read), rtol=0, atol=0)
+    other = begin(spec, changed(how, 5), plan, keep_rotated=False)
+    other.load_state_dict(kept.state_dict())
+    for mine, theirs, loaded in zip(kept, read, other, strict=True):
+        assert torch.equal(mine, theirs)
+        assert torch.equal(loaded, theirs)
+
+
+def test_latents_are_kept_for_frames_that_are_remembered_and_for_few_others() -> None:
+    rollout = begin("sink:sink=3,window=12", plan=Plan(150))
+    most = 0
+    for _ in rollout:
+        index = rollout.state_dict()["latents"]["index"]
+        held = rollout.session.caches()[0].frame_index
+        assert set(held.flatten().tolist()) <= {-1, *index}
+        most = max(most, len(index))
+    assert most < 70
+
+
 def test_every_registered_policy_is_tried() -> None:
     assert all(any(name in spec for spec in SPECS) for name in POLICIES)

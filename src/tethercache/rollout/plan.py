@@ -119,7 +119,7 @@ class Plan:
         There a change takes effect that is asked for at this second.
         """
         frame = math.ceil(_exact(seconds, fps))
-        return self._first_from(latent_of(frame, frames_per_latent))
+        return self._first_from(latent_frames(frame, frames_per_latent) if frame else 0)
 
     def at_or_before(
         self, seconds: float, fps: float | Fraction, frames_per_latent: int = 4

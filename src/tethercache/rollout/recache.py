@@ -95,7 +95,7 @@ def remembered(banks: Sequence[Bank]) -> tuple[Tensor, Tensor]:
     n = min(readable, *map(len, ranked))
     index = [sorted(row[:n]) for row in ranked]
     marked = [[i in kept for i in row] for row, kept in zip(index, pinned, strict=True)]
-    return torch.tensor(index).reshape(-1, n), torch.tensor(marked).reshape(-1, n).bool()
+    return torch.tensor(index, dtype=torch.int64), torch.tensor(marked, dtype=torch.bool)
 
 
 def pin_again(banks: Sequence[Bank], pinned: Tensor) -> None:
