@@ -116,6 +116,21 @@ def test_rotating_on_read_changes_no_bit(policy: Policy) -> None:
     assert torch.equal(latents_of(policy, LONG, keep_rotated=False), made(policy))
 
 
+def test_a_long_video_takes_the_memory_of_a_short_one(policy: Policy) -> None:
+    held: list[int] = []
+
+    def watch(session: Session) -> None:
+        banks = session.caches()
+        kept = [banks[0].shared]
+        for bank in banks:
+            arrays = {"frames": bank.frames, "rotated": bank.rotated, "marks": bank.marks}
+            kept += [bank.notes, arrays]
+        held.append(sum(x.numel() for tensors in kept for x in tensors.values()))
+
+    latents_of(policy, Plan(policy.budget + 18), watch=watch)
+    assert len(set(held[-4:])) == 1
+
+
 @pytest.mark.parametrize("spec", PAIRS)
 def test_every_wrapper_goes_with_every_policy(spec: str) -> None:
     policy, plan = POLICIES.parse(spec), Plan(27)
