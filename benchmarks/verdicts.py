@@ -28,7 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tethercache.evaluation.inputs import Input
-from tethercache.evaluation.measure import Options, VideoResult
+from tethercache.evaluation.options import Options
+from tethercache.evaluation.result import VideoResult
 from tethercache.evaluation.stored import measure_all
 from tethercache.video import read_frames
 

@@ -17,7 +17,8 @@ from tests.evaluation.scenes import write
 from tests.evaluation.vbench.test_results import results
 from tethercache.cli.vbench_long import run
 from tethercache.evaluation import stored
-from tethercache.evaluation.measure import Options, measure_video
+from tethercache.evaluation.measure import measure_video
+from tethercache.evaluation.options import Options
 from tethercache.evaluation.report import write_report
 from tethercache.evaluation.suite import Report
 from tethercache.render.record import request_of

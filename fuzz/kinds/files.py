@@ -13,7 +13,7 @@ from random import Random
 from fuzz import mutate
 from fuzz.kind import Kind
 from tethercache.evaluation.inputs import find_inputs
-from tethercache.evaluation.measure import Options
+from tethercache.evaluation.options import Options
 from tethercache.evaluation.report import prepare_folder
 from tethercache.evaluation.stored import measure_all
 from tethercache.models import fetch, find

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from fuzz import mutate
 from fuzz.kind import Kind
-from tethercache.evaluation.measure import Options, SkippedVideoError, measure_video
+from tethercache.evaluation.measure import SkippedVideoError, measure_video
+from tethercache.evaluation.options import Options
 from tethercache.models import Settings
 from tethercache.policies import POLICIES
 from tethercache.render.prefix import plan_with_prefix, read_prefix

@@ -8,8 +8,8 @@ from random import Random
 
 from fuzz import mutate
 from fuzz.kind import Kind
-from tethercache.evaluation.measure import Options
 from tethercache.evaluation.metrics import METRICS
+from tethercache.evaluation.options import Options
 from tethercache.evaluation.suite import parse_conditions
 from tethercache.models import Settings
 from tethercache.policies import POLICIES

@@ -17,7 +17,8 @@ from tests.evaluation import files
 from tests.evaluation.scenes import FPS, HEIGHT, WIDTH, frames, write
 from tests.toys import toy_pipeline
 from tethercache.cli import main
-from tethercache.evaluation.measure import Options, measure_video
+from tethercache.evaluation.measure import measure_video
+from tethercache.evaluation.options import Options
 from tethercache.evaluation.report import prepare_folder
 from tethercache.evaluation.watch import WATCHED, DriftWatch
 from tethercache.video import VideoWriter, read_frames, read_sidecar

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.scenes import write
-from tethercache.evaluation.measure import VideoResult, measure_video
+from tethercache.evaluation.measure import measure_video
+from tethercache.evaluation.result import VideoResult
 
 FAULTS = ("none", "saturation", "brightness", "blur", "freeze", "flicker", "cut")
 

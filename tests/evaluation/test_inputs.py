@@ -11,7 +11,8 @@ import pytest
 from tests.evaluation.scenes import frames, write
 from tethercache.evaluation.images import image_files
 from tethercache.evaluation.inputs import Input, find_inputs
-from tethercache.evaluation.measure import Options, SkippedVideoError, measure_video
+from tethercache.evaluation.measure import SkippedVideoError, measure_video
+from tethercache.evaluation.options import Options
 
 
 def touch(path: Path) -> Path:

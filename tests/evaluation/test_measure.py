@@ -10,13 +10,9 @@ import pytest
 
 from tests.evaluation import files
 from tests.evaluation.scenes import FPS, write
-from tethercache.evaluation import measure
-from tethercache.evaluation.measure import (
-    Options,
-    SkippedVideoError,
-    VideoResult,
-    measure_video,
-)
+from tethercache.evaluation.measure import SkippedVideoError, measure_video
+from tethercache.evaluation.options import Options
+from tethercache.evaluation.result import VideoResult, rounded
 
 
 @pytest.mark.parametrize(
@@ -111,7 +107,7 @@ def test_every_nth_frame_changes_little_and_too_few_are_refused(scenes: dict[str
 
 def test_results_are_json(results: dict[str, VideoResult]) -> None:
     for result in results.values():
-        text = json.dumps(measure.rounded(vars(result)), allow_nan=False)
+        text = json.dumps(rounded(vars(result)), allow_nan=False)
         assert json.loads(text)["name"] == result.name
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from tests.evaluation.scenes import BEGIN, FPS, SECONDS, frames, texture
-from tethercache.evaluation.measure import VideoResult, measure_video
+from tethercache.evaluation.measure import measure_video
 from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.metrics.flicker import ChunkBoundaryFlicker, TemporalFlickering
 from tethercache.evaluation.metrics.frame import Frame
 from tethercache.evaluation.metrics.metric import Change, Metric, Series, Whole
+from tethercache.evaluation.result import VideoResult
 from tethercache.evaluation.verdict import THRESHOLDS, WHOLE
 from tethercache.video import read_frames
 

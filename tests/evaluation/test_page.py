@@ -9,9 +9,10 @@ from html.parser import HTMLParser
 import pytest
 
 from tethercache.evaluation.chart import charts, limits_of
-from tethercache.evaluation.measure import Options, Skipped, VideoResult
+from tethercache.evaluation.options import Options
 from tethercache.evaluation.page import page
 from tethercache.evaluation.report import to_csv, to_markdown
+from tethercache.evaluation.result import Skipped, VideoResult
 from tethercache.evaluation.suite import Report, worst_first
 from tethercache.evaluation.tables import number, time, verdict
 from tethercache.evaluation.verdict import THRESHOLDS

@@ -14,7 +14,9 @@ from tests.evaluation import files
 from tests.evaluation.scenes import write
 from tethercache.evaluation import stored
 from tethercache.evaluation.inputs import Input, find_inputs
-from tethercache.evaluation.measure import Options, Skipped, VideoResult, measure_video
+from tethercache.evaluation.measure import measure_video
+from tethercache.evaluation.options import Options
+from tethercache.evaluation.result import Skipped, VideoResult
 from tethercache.evaluation.stored import Outcome, measure_all
 
 

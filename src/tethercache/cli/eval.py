@@ -17,7 +17,8 @@ from tethercache.text import one_line
 
 if TYPE_CHECKING:
     from tethercache.evaluation.inputs import Input
-    from tethercache.evaluation.measure import Options, Skipped, VideoResult
+    from tethercache.evaluation.options import Options
+    from tethercache.evaluation.result import Skipped, VideoResult
 
 
 def evaluate(
@@ -100,7 +101,7 @@ def evaluate(
         torch.set_num_threads(1)  # one small picture at a time is not worth waiting for a busy core
 
     from tethercache.evaluation.inputs import find_inputs
-    from tethercache.evaluation.measure import Options
+    from tethercache.evaluation.options import Options
     from tethercache.evaluation.report import prepare_folder
     from tethercache.evaluation.suite import Report, failures, parse_conditions, set_warnings
 
@@ -141,7 +142,7 @@ def _measure(
     inputs: Sequence[Input], options: Options, jobs: int, store: Path, console: Console
 ) -> tuple[list[VideoResult], list[Skipped], list[str]]:
     """Measure videos with a progress bar; sorts results, skipped files and notes apart."""
-    from tethercache.evaluation.measure import Skipped
+    from tethercache.evaluation.result import Skipped
     from tethercache.evaluation.stored import measure_all
 
     videos: list[VideoResult] = []

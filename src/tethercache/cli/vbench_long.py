@@ -21,7 +21,7 @@ def run(
 ) -> int:
     """Read or make the scores, write results.json and print them; returns the exit status."""
     from tethercache.evaluation.inputs import find_inputs
-    from tethercache.evaluation.measure import rounded
+    from tethercache.evaluation.result import rounded
     from tethercache.evaluation.vbench.aggregate import aggregate
     from tethercache.evaluation.vbench.documents import is_finished_run
     from tethercache.evaluation.vbench.results import read_results

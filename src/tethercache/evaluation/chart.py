@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tethercache.evaluation.drift import DEFAULT_PROTOCOL
-from tethercache.evaluation.measure import VideoResult
 from tethercache.evaluation.metrics import METRICS
+from tethercache.evaluation.result import VideoResult
 from tethercache.evaluation.tables import number, time
 from tethercache.evaluation.verdict import THRESHOLDS, Threshold
 

@@ -3,138 +3,25 @@
 from __future__ import annotations
 
 import base64
-import json
-import math
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 
 from tethercache.arguments import as_path
 from tethercache.evaluation.drift import DEFAULT_PROTOCOL
 from tethercache.evaluation.images import file_hash, probe, timed_frames
-from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.metrics.frame import Image
-from tethercache.evaluation.metrics.metric import Metric
+from tethercache.evaluation.options import Options
 from tethercache.evaluation.recording import FEWEST_FRAMES, Pace, Recording
+from tethercache.evaluation.result import VideoResult
 from tethercache.text import reason
 from tethercache.video import UnreadableVideoError, VideoInfo
-
-MEASURE_VERSION = 2
-"""Raised when what is computed around the metrics changes, so that old results are not reused."""
 
 _THUMBNAIL_WIDTH = 320
 
 
 class SkippedVideoError(ValueError):
     """A file that cannot be evaluated; the message says why."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What may be chosen about the measurement.
-
-    Attributes:
-        every: measure colour, detail and motion in every n-th frame. Cuts, flicker and frozen
-            frames always look at all.
-        chunk: pixel frames of a generated chunk, for the flicker at its joins.
-        first_chunk: pixel frames of the first chunk.
-        embed: also measure the metrics that need the extra `embed`.
-        image_fps: frames a second of folders of images, which do not say it.
-    """
-
-    every: int = 2
-    chunk: int = 12
-    first_chunk: int = 9
-    embed: bool = False
-    image_fps: float = 16.0
-
-    def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"`every` ({self.every}) must be at least 1")
-        if not 0.1 <= self.image_fps <= 1000:  # also what is no number
-            raise ValueError(f"`image_fps` ({self.image_fps}) must be between 0.1 and 1000")
-        self.metrics()
-
-    def metrics(self) -> dict[str, Metric]:
-        """The metrics to measure, by name."""
-        settings = {"chunk_boundary_flicker": f":chunk={self.chunk},first={self.first_chunk}"}
-        return {
-            name: METRICS.parse(name + settings.get(name, ""))
-            for name in METRICS
-            if METRICS[name].needs != "embed" or self.embed
-        }
-
-    def key(self) -> str:
-        """Names these options and the versions of everything that is measured."""
-        versions = {
-            METRICS.spec(metric, full=True): metric.version for metric in self.metrics().values()
-        }
-        settings = [MEASURE_VERSION, self.every, self.image_fps, versions]
-        return json.dumps(settings, sort_keys=True)
-
-
-@dataclass(frozen=True)
-class VideoResult:
-    """Everything that is known about one video; the dataclass is the JSON, but for thumbnails.
-
-    Attributes:
-        name: of the file; videos of one name are a pair.
-        path: as it was given.
-        sha256: of the file.
-        video: width, height, fps, frames, seconds, codec and pixel format.
-        verdict: `stable`, `watch` or `drifting`.
-        components: the verdict of each symptom.
-        reasons: what led to the verdict.
-        notes: what must be known beside it: edits, stillness.
-        warnings: what is unusual about the file.
-        metrics: one number a metric; None where it cannot be measured. Changes are sizes.
-        signed: the changes with their signs, end - start.
-        start: level of each metric at the start.
-        end: level of each metric at the end.
-        start_end: the changes under each named protocol.
-        vde: video drift error of the metrics that have a level.
-        onset: second from which on a component is beyond its threshold for drift, or None.
-        curves: a value a second; changes are against the start.
-        events: times of cuts and jumps, seconds.
-        edits: cuts, crossfades, fades and flashes: kind, begin and end in seconds.
-        worst: of each symptom of the verdict, the change in the window that is furthest from the
-            start of its shot, with its sign; begin and end of the window, and by how much the
-            thresholds are multiplied there.
-        thumbnails: first, middle and last frame, JPEG in base64.
-    """
-
-    name: str
-    path: str
-    sha256: str
-    video: dict[str, Any]
-    verdict: str
-    components: dict[str, str]
-    reasons: list[str]
-    notes: list[str]
-    warnings: list[str]
-    metrics: dict[str, float | None]
-    signed: dict[str, float | None]
-    start: dict[str, float | None]
-    end: dict[str, float | None]
-    start_end: dict[str, dict[str, float | None]]
-    vde: dict[str, float | None]
-    onset: dict[str, float | None]
-    curves: dict[str, list[float | None]]
-    events: dict[str, list[float]]
-    edits: list[dict[str, float | str]]
-    worst: dict[str, dict[str, float | None]]
-    thumbnails: list[str] = field(default_factory=list, repr=False)
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file that was not evaluated."""
-
-    name: str
-    path: str
-    reason: str
 
 
 def measure_video(path: Path, options: Options | None = None) -> VideoResult:
@@ -240,14 +127,3 @@ def _thumbnail(rgb: Image) -> str:
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 82])
     return base64.b64encode(encoded.tobytes()).decode()
-
-
-def rounded(value: Any, digits: int = 6) -> Any:
-    """JSON-ready numbers: six significant digits, and None for what is not finite."""
-    if isinstance(value, float):
-        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: rounded(item, digits) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(item, digits) for item in value]
-    return value

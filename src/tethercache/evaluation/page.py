@@ -14,8 +14,8 @@ import jinja2
 from tethercache.evaluation import chart
 from tethercache.evaluation.chart import Chart, charts
 from tethercache.evaluation.drift import DEFAULT_PROTOCOL
-from tethercache.evaluation.measure import VideoResult
 from tethercache.evaluation.metrics import METRICS
+from tethercache.evaluation.result import VideoResult
 from tethercache.evaluation.suite import Report, worst_first
 from tethercache.evaluation.tables import (
     Cell,

@@ -15,9 +15,9 @@ import rich.table
 from rich.text import Text
 
 from tethercache.arguments import as_path
-from tethercache.evaluation.measure import rounded
 from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.page import page
+from tethercache.evaluation.result import rounded
 from tethercache.evaluation.suite import Report, better, worst_first
 from tethercache.evaluation.tables import Cell, Table, pair_table, video_tables
 from tethercache.files import check_free, write_atomically

@@ -24,14 +24,10 @@ import cv2
 from tethercache.arguments import fits
 from tethercache.evaluation.images import file_hash
 from tethercache.evaluation.inputs import Input
-from tethercache.evaluation.measure import (
-    Options,
-    Skipped,
-    SkippedVideoError,
-    VideoResult,
-    measure_video,
-)
+from tethercache.evaluation.measure import SkippedVideoError, measure_video
 from tethercache.evaluation.metrics import METRICS
+from tethercache.evaluation.options import Options
+from tethercache.evaluation.result import Skipped, VideoResult
 from tethercache.evaluation.shots import EditKind
 from tethercache.evaluation.verdict import Word
 from tethercache.files import read_object, write_atomically

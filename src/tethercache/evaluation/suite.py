@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tethercache.evaluation.drift import DEFAULT_PROTOCOL, PROTOCOLS, paired, statistics
-from tethercache.evaluation.measure import Options, Skipped, VideoResult
 from tethercache.evaluation.metrics import METRICS
+from tethercache.evaluation.options import Options
+from tethercache.evaluation.result import Skipped, VideoResult
 from tethercache.evaluation.verdict import THRESHOLDS, WHOLE
 from tethercache.software import versions
 

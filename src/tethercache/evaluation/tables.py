@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tethercache.evaluation.measure import VideoResult
 from tethercache.evaluation.metrics import METRICS
+from tethercache.evaluation.result import VideoResult
 from tethercache.evaluation.suite import Report, better, compare, worst_first
 
 SHORT = {

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tethercache.evaluation.drift import DEFAULT_PROTOCOL, start_end
-from tethercache.evaluation.measure import Options, rounded
 from tethercache.evaluation.metrics import METRICS
 from tethercache.evaluation.metrics.metric import Change
+from tethercache.evaluation.options import Options
 from tethercache.evaluation.recording import Numbers, Recording
+from tethercache.evaluation.result import rounded
 from tethercache.evaluation.verdict import THRESHOLDS, VERDICT_METRICS, Verdict, judge
 from tethercache.state import State, check_fits
 
