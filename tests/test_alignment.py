@@ -61,7 +61,7 @@ def displace(module: nn.Module) -> nn.Module:
 
 def latents(pipe: CausalVideoPipeline, **options: Any) -> Tensor:
     policy = Window(window=6)
-    return torch.cat(list(pipe.stream(PROMPT, policy=policy, latents=True, **options)), dim=2)
+    return torch.cat(list(pipe.stream(PROMPT, policy=policy, decode=False, **options)), dim=2)
 
 
 def lora(folder: Path) -> Path:

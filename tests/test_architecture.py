@@ -26,7 +26,6 @@ STAGES = (
     "fit",
     "script",
     "request",
-    "inputs",
     "pipeline",
     "evaluation",
     "render",

@@ -178,7 +178,7 @@ def test_weights_that_are_no_numbers_are_warned_of(
 
 @pytest.mark.parametrize("dtype", ["bfloat16", torch.int8, 16])
 def test_a_number_format_must_be_one(folder: Path, dtype: Any) -> None:
-    with pytest.raises(ValueError, match=r"`torch_dtype` .* must be a floating-point"):
+    with pytest.raises(ValueError, match=r"`dtype` .* must be a floating-point"):
         CausalVideoPipeline.from_pretrained(folder, torch_dtype=dtype)
 
 

@@ -38,7 +38,7 @@ PROMPT = "a red ball rolling over grass"
 
 
 def latents(pipe: CausalVideoPipeline) -> Tensor:
-    chunks = pipe.stream(PROMPT, num_latent_frames=6, policy=Window(window=6), latents=True)
+    chunks = pipe.stream(PROMPT, num_latent_frames=6, policy=Window(window=6), decode=False)
     return torch.cat(list(chunks), dim=2)
 
 

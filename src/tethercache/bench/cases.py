@@ -163,7 +163,7 @@ def shipped(name: str) -> Callable[[torch.device, torch.dtype], Model]:
     def build(device: torch.device, dtype: torch.dtype) -> Model:
         from tethercache.pipeline import CausalVideoPipeline
 
-        pipe: Any = CausalVideoPipeline.from_pretrained(name, torch_dtype=dtype).to(device)
+        pipe: Any = CausalVideoPipeline.from_pretrained(name, dtype=dtype).to(device)
         scale = pipe.vae.config.scale_factor_spatial
         return Model(
             transformer=pipe.transformer,

@@ -45,9 +45,9 @@ def components(parts: Parts, given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         TetherCacheError: if a file cannot be read, or is not that of such a model.
-        ValueError: if `torch_dtype` or a setting is not what it has to be.
+        ValueError: if `dtype` or a setting is not what it has to be.
     """
-    dtype = _transformer_dtype(given.get("torch_dtype"))
+    dtype = _transformer_dtype(given.get("dtype"))
     settings = parts.settings.config()
     Settings.of(settings | {name: given[name] for name in settings if name in given})
     made: dict[str, Any] = {}
@@ -67,9 +67,9 @@ def warn_of_strange(name: str, module: torch.nn.Module | None) -> None:
 
 
 def _transformer_dtype(wanted: Any) -> torch.dtype | None:
-    """The transformer's number format of a `torch_dtype`, which may name one for each part."""
+    """The transformer's number format of a `dtype`, which may name one for each part."""
     if isinstance(wanted, dict):
         wanted = wanted.get("transformer", wanted.get("default"))
     if wanted is not None and not (isinstance(wanted, torch.dtype) and wanted.is_floating_point):
-        raise ValueError(f"`torch_dtype` ({wanted!r}) must be a floating-point `torch.dtype`")
+        raise ValueError(f"`dtype` ({wanted!r}) must be a floating-point `torch.dtype`")
     return wanted

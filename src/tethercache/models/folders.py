@@ -46,14 +46,38 @@ MOST_LAYERS = 1000
 _CODE = ("auto_map", "quantization_config", "attn_implementation", "_attn_implementation")
 
 
+CODE = "pipeline"
+"""The file with code beside a saved model, without `.py`."""
+
+_IMPORT = '''"""For `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`.
+
+It only names the class of the package: pip install tethercache
+"""
+
+from tethercache.pipeline import CausalVideoPipeline
+
+__all__ = ["CausalVideoPipeline"]
+'''
+
+
 def has_part(index: Mapping[str, Any], part: str) -> bool:
     """Whether an index says that the folder has a part."""
     entry = index.get(part)
     return isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)
 
 
+def class_name() -> list[str]:
+    """What an index says of the class, so that diffusers looks for it in the file with code."""
+    return [CODE, "CausalVideoPipeline"]
+
+
+def write_code(folder: Path) -> None:
+    """Write the file that lets plain diffusers load a folder; this project never runs it."""
+    (folder / f"{CODE}.py").write_text(_IMPORT, "utf-8")
+
+
 def write_index(folder: Path, settings: Settings, **parts: str) -> None:
-    """Write the index of a pipeline's folder.
+    """Write the index of a pipeline's folder, and the file that lets plain diffusers load it.
 
     Args:
         folder: where.
@@ -61,7 +85,7 @@ def write_index(folder: Path, settings: Settings, **parts: str) -> None:
         parts: the class of each part that is there; the others are named as absent.
     """
     index = {
-        "_class_name": "CausalVideoPipeline",
+        "_class_name": class_name(),
         "_diffusers_version": versions("diffusers")["diffusers"],
         **{
             part: [library, parts[part]] if part in parts else [None, None]
@@ -69,6 +93,7 @@ def write_index(folder: Path, settings: Settings, **parts: str) -> None:
         },
         **settings.config(),
     }
+    write_code(folder)
     write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
 
 

@@ -71,7 +71,7 @@ def load(order: Order, prompts: Iterable[str], *, like: Sidecar | None = None) -
     pipe = CausalVideoPipeline.from_pretrained(
         order.parts,
         loras=[(Path(lora.file), lora.scale) for lora in request.loras],
-        torch_dtype=dtype,
+        dtype=dtype,
     )
     texts = dict.fromkeys([*prompts, *texts_of(request.then)])
     embeds = _encode(pipe, texts, placement.text_encoder)

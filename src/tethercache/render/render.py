@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tethercache.inputs import action_of
+from tethercache.pipeline.inputs import action_of
 from tethercache.rollout.plan import first_frame
 from tethercache.script import Change
 from tethercache.state import State, check_fits

@@ -6,7 +6,7 @@ Axes: latents `[B, C, F, h, w]`. No tensor here depends on the length of the vid
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -46,6 +46,8 @@ class Rollout(Iterator[Tensor]):
         context_noise: timestep that the context pass is told, 0..1000.
         prefix: clean latents `[B, C, plan.prefix, h, w]` to start from.
         actions: what changes over time, by the number of the chunk before which it does.
+        on_step_end: is told, after each denoising step, of this rollout, the step in the chunk, its
+            timestep and its latents, and returns those to go on with; see `denoise`.
 
     Attributes:
         chunks_made: how many chunks are made, those of the prefix included.
@@ -67,6 +69,7 @@ class Rollout(Iterator[Tensor]):
         context_noise: float = 0.0,
         prefix: Tensor | None = None,
         actions: Actions | None = None,
+        on_step_end: Callable[[Rollout, int, float, Tensor], Tensor] | None = None,
     ) -> None:
         if plan.prefix != (0 if prefix is None else prefix.shape[2]):
             raise ValueError(
@@ -86,6 +89,7 @@ class Rollout(Iterator[Tensor]):
         self._context_noise = context_noise
         self._prefix = None if prefix is None else aligned(prefix)
         self._actions = actions or {}
+        self._on_step_end = on_step_end
         self._added: tuple[tuple[int, Action], ...] = ()
         self._latents = Latents()
         # what was in force before any action, where there are some
@@ -344,8 +348,13 @@ class Rollout(Iterator[Tensor]):
                 flows.append(self._call(latents, timestep))
             return flows[-1]
 
+        def step_ended(step: int, timestep: float, latents: Tensor) -> Tensor:
+            assert self._on_step_end is not None
+            return self._on_step_end(self, step, timestep, latents)
+
+        told = None if self._on_step_end is None else step_ended
         with self.session.chunk(chunk.frames, len(self.steps)):
-            latents = denoise(predict_flow, draw, self.steps)
+            latents = denoise(predict_flow, draw, self.steps, told)
             finite = latents.isfinite().all()
             with self.session.context_pass(output=False):
                 self._call(latents, self._context_noise)

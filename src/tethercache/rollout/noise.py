@@ -37,28 +37,37 @@ class CounterNoise:
     """Counter-based noise for a batch of samples.
 
     Args:
-        seed: seed of the run.
+        seed: seed of the run, or one for each batch element.
         samples: sample number of each batch element, 0 or more; noise of equal numbers is equal.
 
     Raises:
-        ValueError: if one of them is no whole number, or the seed not one that torch could take.
+        ValueError: if one of them is no whole number, a seed not one that torch could take, or
+            seeds are more or less than samples.
     """
 
-    seed: int = 0
+    seed: int | Sequence[int] = 0
     samples: Sequence[int] = (0,)
 
     def __post_init__(self) -> None:
         # plain numbers: their digits are hashed
-        object.__setattr__(self, "seed", whole_number("seed", self.seed, *SEEDS))
         samples = whole_numbers("samples", self.samples, 0, SEEDS[1])
         object.__setattr__(self, "samples", samples)
+        seed: int | tuple[int, ...]
+        if isinstance(self.seed, Sequence) and not isinstance(self.seed, str):
+            seed = whole_numbers("seed", self.seed, *SEEDS)
+            if len(seed) != len(samples):
+                raise ValueError(f"`seed` ({len(seed)}) must be one or {len(samples)}")
+        else:
+            seed = whole_number("seed", self.seed, *SEEDS)
+        object.__setattr__(self, "seed", seed)
 
     def __call__(self, chunk: int, draw: int, shape: tuple[int, ...]) -> Tensor:
         """See `NoiseSource`."""
+        seeds = (self.seed,) * len(self.samples) if isinstance(self.seed, int) else self.seed
         return torch.stack(
             [
-                torch.randn(shape, generator=_generator(self.seed, sample, chunk, draw))
-                for sample in self.samples
+                torch.randn(shape, generator=_generator(seed, sample, chunk, draw))
+                for seed, sample in zip(seeds, self.samples, strict=True)
             ]
         )
 

@@ -50,6 +50,7 @@ def denoise(
     predict_flow: Callable[[Tensor, float], Tensor],
     draw: Callable[[int], Tensor],
     steps: Steps,
+    on_step_end: Callable[[int, float, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Make one chunk of clean latents.
 
@@ -57,15 +58,19 @@ def denoise(
         predict_flow: the model: noisy latents `[B, C, F, h, w]` and timestep to flow.
         draw: noise by draw number; 0 is the initial noise, i the re-noising before step i.
         steps: the noise levels.
+        on_step_end: is told step, timestep and the latents after each step, at the noise level of
+            the next one, and returns those to go on with.
 
     Returns:
         Clean latents `[B, C, F, h, w]`, in the dtype of the noise.
     """
     latents = draw(0)
     for step, (timestep, sigma) in enumerate(zip(steps.timesteps, steps.sigmas, strict=True)):
-        if step:
-            noise = draw(step)
-            latents = ((1 - sigma) * latents.float() + sigma * noise.float()).to(noise.dtype)
         flow = predict_flow(latents, timestep)
         latents = (latents.float() - sigma * flow.float()).to(latents.dtype)
+        if step + 1 < len(steps):
+            noise, sigma = draw(step + 1), steps.sigmas[step + 1]
+            latents = ((1 - sigma) * latents.float() + sigma * noise.float()).to(noise.dtype)
+        if on_step_end is not None:
+            latents = on_step_end(step, timestep, latents)
     return latents

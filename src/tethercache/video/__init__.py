@@ -27,7 +27,14 @@ from tethercache.video.target import check_target
 from tethercache.video.writer import LostFramesError, Position, VideoWriter
 
 if TYPE_CHECKING:
-    from tethercache.video.decode import StreamingDecoder, TileSize, channels_last, to_uint8
+    from tethercache.video.decode import (
+        SlicedDecoder,
+        StreamingDecoder,
+        TileSize,
+        channels_last,
+        tiles_of,
+        to_uint8,
+    )
     from tethercache.video.overlap import Decoder, decoded, first, overlapped
     from tethercache.video.preview import PreviewDecoder
 
@@ -40,6 +47,7 @@ __all__ = [
     "PreviewDecoder",
     "Sidecar",
     "SidecarError",
+    "SlicedDecoder",
     "StreamingDecoder",
     "TileSize",
     "UnreadableVideoError",
@@ -57,6 +65,7 @@ __all__ = [
     "read_timed_frames",
     "shareable",
     "sidecar_path",
+    "tiles_of",
     "to_uint8",
     "write_sidecar",
 ]
@@ -67,12 +76,14 @@ __getattr__ = exports(
     {
         "Decoder": "overlap",
         "PreviewDecoder": "preview",
+        "SlicedDecoder": "decode",
         "StreamingDecoder": "decode",
         "TileSize": "decode",
         "channels_last": "decode",
         "decoded": "overlap",
         "first": "overlap",
         "overlapped": "overlap",
+        "tiles_of": "decode",
         "to_uint8": "decode",
     },
 )

@@ -11,7 +11,7 @@ so that any number of streams share one VAE and memory does not grow with the le
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -102,7 +102,7 @@ class StreamingDecoder:
     """Decodes one stream of latent frames; all calls together equal one whole `vae.decode`.
 
     The chunks may have any sizes. Nothing is stored on the VAE, so streams can be interleaved, and
-    the VAE's own `use_tiling` and `use_slicing` flags play no part.
+    the VAE's own `use_tiling` and `use_slicing` play no part here (`SlicedDecoder`, `tiles_of`).
 
     Args:
         vae: the VAE, of the Wan 2.1 or the Wan 2.2 kind, in any dtype.
@@ -271,6 +271,57 @@ class StreamingDecoder:
                 torch.cat([part[..., :stride_height, :stride_width] for part in row], dim=-1)
             )
         return torch.cat(joined, dim=-2)
+
+
+class SlicedDecoder:
+    """Decodes the samples of a batch one after the other, to need less memory at a time.
+
+    Args:
+        one: makes the decoder of one sample; is called at the first chunk, when their number is
+            known.
+        vae: the VAE of these decoders.
+    """
+
+    def __init__(self, one: Callable[[], StreamingDecoder], vae: AutoencoderKLWan) -> None:
+        self.vae = vae
+        self._one = one
+        self._decoders: list[StreamingDecoder] = []
+
+    def state_dict(self) -> State:
+        """What the decoders have to remember between two calls; see `tethercache.state`."""
+        return {"sliced": [decoder.state_dict() for decoder in self._decoders]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another such decoder of this VAE was; forget what is here.
+
+        Raises:
+            ValueError: naming what differs; nothing has changed then.
+        """
+        if "sliced" not in state:
+            raise ValueError("the state is of a decoder that takes all samples at once")
+        decoders = [self._one() for _ in state["sliced"]]
+        for decoder, saved in zip(decoders, state["sliced"], strict=True):
+            decoder.load_state_dict(saved)
+        self._decoders = decoders
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """See `StreamingDecoder.decode`."""
+        if not self._decoders:
+            self._decoders = [self._one() for _ in latents]
+        samples = latents.split(1)
+        if len(samples) != len(self._decoders):
+            raise ValueError(f"`latents` ({len(samples)}) must be {len(self._decoders)} samples")
+        decoded = [d.decode(sample) for d, sample in zip(self._decoders, samples, strict=True)]
+        return torch.cat(decoded)
+
+
+def tiles_of(vae: AutoencoderKLWan) -> TileSize | None:
+    """The tiles that a VAE was told to decode in, by `vae.enable_tiling`; None: it was not."""
+    if not vae.use_tiling:
+        return None
+    size = (vae.tile_sample_min_height, vae.tile_sample_min_width)
+    stride = (vae.tile_sample_stride_height, vae.tile_sample_stride_width)
+    return TileSize(*map(int, (*size, *stride)))
 
 
 def _convolutions(vae: AutoencoderKLWan) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tethercache.state import State, check_fits, laid_out, layout
-from tethercache.video.decode import StreamingDecoder
+from tethercache.video.decode import SlicedDecoder, StreamingDecoder
 
 STATE_VERSION = 1
 
@@ -36,7 +36,7 @@ class PreviewDecoder:
         decoder: decodes the first chunk; a fresh one, for it then belongs to this stream.
     """
 
-    def __init__(self, decoder: StreamingDecoder) -> None:
+    def __init__(self, decoder: StreamingDecoder | SlicedDecoder) -> None:
         self._decoder = decoder
         self._scale = decoder.vae.spatial_compression_ratio
         self._repeat = decoder.vae.config.scale_factor_temporal

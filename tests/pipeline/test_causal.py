@@ -79,7 +79,7 @@ def test_a_batch_of_prompts_equals_each_alone(pipe: CausalVideoPipeline) -> None
 
 def test_a_prefix_comes_first_and_is_not_changed(pipe: CausalVideoPipeline) -> None:
     prefix = torch.randn(1, 4, 6, 4, 4, generator=torch.Generator().manual_seed(0))
-    options = {"policy": POLICY, "num_latent_frames": 12, "latents": True}
+    options = {"policy": POLICY, "num_latent_frames": 12, "decode": False}
     latents = torch.cat(list(pipe.stream(PROMPT, prefix_latents=prefix, **options)), dim=2)
     assert latents.shape[2] == 12
     assert torch.equal(latents[:, :, :6], prefix)
@@ -97,8 +97,8 @@ NAN[0, 1, 2, 3, 0] = float("nan")
         ({"prompt": []}, "`prompt` must not be empty"),
         ({"prompt": 3}, r"`prompt` \(3\) must be a text or a list of texts"),
         ({"prompt": [PROMPT, None]}, r"`prompt` \(None\) must be a text"),
-        ({"samples": [0, 1]}, r"`samples` \(2\) must be as many as prompts \(1\)"),
-        ({"samples": []}, r"`samples` \(0\) must be as many as prompts"),
+        ({"samples": [0, 1]}, r"`samples` \(2\) must be as many as videos \(1\)"),
+        ({"samples": []}, r"`samples` \(0\) must be as many as videos"),
         ({"samples": 1}, r"`samples` \(1\) must be a list of whole numbers"),
         ({"samples": np.array(3)}, r"`samples` \(array\(3\)\) must be a list of whole numbers"),
         ({"prompt": np.array(3)}, "must be a text or a list of texts"),
@@ -123,7 +123,7 @@ NAN[0, 1, 2, 3, 0] = float("nan")
         ({"policy": 3}, r"`policy` \(3\) must be a policy or a spec of tethercache"),
         ({"policy": Window}, "must be a policy or a spec"),
         ({"keep_rotated": 1}, r"`keep_rotated` \(1\) must be True or False"),
-        ({"latents": "no"}, r"`latents` \('no'\) must be True or False"),
+        ({"decode": "no"}, r"`decode` \('no'\) must be True or False"),
         ({"tile": 256}, r"`tile` \(256\) must be a `TileSize`"),
         ({"tile": TileSize(10, 10, 10, 10)}, r"`tile.height` \(10\) must be a multiple of 4"),
         ({"execution": "fast"}, r"`execution` \('fast'\) must be an `Execution`"),
