@@ -174,6 +174,17 @@ def test_aligning_keeps_objects_values_and_ties() -> None:
     assert module[0].weight.grad is not None
 
 
+def test_what_inference_mode_has_made_stays_whole() -> None:
+    with torch.inference_mode():
+        module = nn.Linear(5, 3)
+        storage = torch.empty(64)
+        module.weight.data = storage[1:16].copy_(module.weight.flatten()).view(3, 5)
+        before = module.weight.clone()
+        align(module)
+        assert is_aligned(module.weight)
+        assert torch.equal(module.weight.detach().flatten(), before.flatten())
+
+
 def test_what_is_aligned_is_not_copied() -> None:
     module = nn.Linear(16, 16)
     places = {name: tensor.data_ptr() for name, tensor in tensors(module)}

@@ -40,7 +40,7 @@ def align(module: nn.Module) -> None:
     Args:
         module: may lie on any device; what is not on a CPU is left alone.
     """
-    with torch.inference_mode(False):  # or else the copies could not be trained any more
-        for tensor in chain(module.parameters(), module.buffers()):
-            if not is_aligned(tensor):
+    for tensor in chain(module.parameters(), module.buffers()):
+        if not is_aligned(tensor):
+            with torch.inference_mode(tensor.is_inference()):  # a tensor must stay of its kind
                 tensor.data = tensor.data.clone()

@@ -11,6 +11,7 @@ stand is for the caller to say.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
@@ -44,6 +45,24 @@ def project_out(attn: Any, output: Tensor) -> Tensor:
     projection, dropout = attn.to_out
     projected: Tensor = dropout(projection(output.flatten(2)))
     return projected
+
+
+def renamed(attention: Any) -> Any:
+    """An attention with the names of the original Wan code, under those that this module knows."""
+    return SimpleNamespace(
+        to_q=attention.q,
+        to_k=attention.k,
+        to_v=attention.v,
+        norm_q=attention.norm_q,
+        norm_k=attention.norm_k,
+        to_out=(attention.o, _same),
+        heads=attention.num_heads,
+        fused_projections=False,
+    )
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def _heads(attn: Any, x: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from torch import Tensor
 from tethercache.arguments import whole_number
 from tethercache.backbones.patching import override, put_back
 from tethercache.backbones.pipeline_session import NEGATIVE, Generator, PipelineSession
-from tethercache.backbones.projections import project, project_out
+from tethercache.backbones.projections import project, project_out, renamed
 from tethercache.cache import Policy
 from tethercache.cache.call import current_call
 from tethercache.errors import SessionError
@@ -193,7 +192,7 @@ def _forward(layer: int, attention: Any) -> Callable[..., Tensor]:
     """What stands in for the `forward` of one self-attention; further arguments are not read."""
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        attn = _as_diffusers_names_it(attention)
+        attn = renamed(attention)
         query, key, value = project(attn, x)
         output = current_call().attend(layer, query, key, value.type_as(query))
         assert output is not None  # context passes are run whole
@@ -219,24 +218,6 @@ class _Output(Tensor):
     def __iter__(self) -> Iterator[Any]:
         """The pair: the output, and that nothing changes."""
         return iter((self.as_subclass(Tensor), (0, 0, None)))
-
-
-def _as_diffusers_names_it(attention: Any) -> Any:
-    """The parts of an attention of the original code under the names of `projections`."""
-    return SimpleNamespace(
-        to_q=attention.q,
-        to_k=attention.k,
-        to_v=attention.v,
-        norm_q=attention.norm_q,
-        norm_k=attention.norm_k,
-        to_out=(attention.o, _same),
-        heads=attention.num_heads,
-        fused_projections=False,
-    )
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:

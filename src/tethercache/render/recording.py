@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import av
 import numpy as np
+import numpy.typing as npt
 
 from tethercache.files import (
     Completed,
@@ -105,6 +106,7 @@ class Recording(Completed):
     Attributes:
         record: what is known of the video so far.
         chunks: how many are in the file.
+        newest: the latest frame, uint8 `[height, width, 3]`; None before the first.
         segment: how the video is cut.
 
     Args:
@@ -136,6 +138,7 @@ class Recording(Completed):
     ) -> None:
         self.record = record
         self.chunks = 0
+        self.newest: npt.NDArray[np.uint8] | None = None
         self.segment = segment
         self._watch = watch
         self._overwrite = overwrite
@@ -233,6 +236,7 @@ class Recording(Completed):
             self._writer.begin_segment()
         self._writer.write(frames)
         self.chunks += 1
+        self.newest = np.asarray(frames)[-1]
         self._hasher.update(frames)
         if self._watch is not None:
             self._watch.update(np.asarray(frames))

@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.models.checkpoints import made
-from tethercache.models.checkpoints.names import diffusers_name
+from tethercache.models.checkpoints.names import diffusers_name, original_name
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,8 @@ def test_official_names_become_diffusers_names(official: str, diffusers: str) ->
 def test_names_of_the_golden_file_are_all_renamed() -> None:
     names = {diffusers_name(name) for name in load_file(made.GOLDEN / "model.safetensors")}
     assert names == set(made.reference().state_dict())
+
+
+def test_the_names_of_the_original_code_come_back() -> None:
+    for name in made.plain():
+        assert original_name(diffusers_name(name)) == name

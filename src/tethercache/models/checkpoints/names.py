@@ -1,4 +1,4 @@
-"""Names of parameters: from those of the original Wan code, under any wrapper, to diffusers'."""
+"""Names of parameters: those of the original Wan code, under any wrapper, and diffusers'."""
 
 from __future__ import annotations
 
@@ -42,6 +42,25 @@ _RENAMES = tuple(
     )
 )
 
+_BACK = (
+    ("condition_embedder.time_embedder.linear_1.", "time_embedding.0."),
+    ("condition_embedder.time_embedder.linear_2.", "time_embedding.2."),
+    ("condition_embedder.text_embedder.linear_1.", "text_embedding.0."),
+    ("condition_embedder.text_embedder.linear_2.", "text_embedding.2."),
+    ("condition_embedder.time_proj.", "time_projection.1."),
+    ("proj_out.", "head.head."),
+    (".scale_shift_table", ".modulation"),
+    (".ffn.net.0.proj.", ".ffn.0."),
+    (".ffn.net.2.", ".ffn.2."),
+    (".norm2.", ".norm3."),
+    (".attn1.", ".self_attn."),
+    (".attn2.", ".cross_attn."),
+    (".to_q.", ".q."),
+    (".to_k.", ".k."),
+    (".to_v.", ".v."),
+    (".to_out.0.", ".o."),
+)
+
 
 def diffusers_name(name: str) -> str:
     """The diffusers name of a parameter, from any of the names that it has in published files."""
@@ -53,6 +72,13 @@ def diffusers_name(name: str) -> str:
     for pattern, replacement in _RENAMES:
         name = pattern.sub(replacement, name)
     return name
+
+
+def original_name(name: str) -> str:
+    """The name that a parameter of diffusers' Wan transformer has in the original code."""
+    for ours, theirs in _BACK:
+        name = name.replace(ours, theirs)
+    return "head.modulation" if name == "scale_shift_table" else name
 
 
 def module_name(name: str) -> str:
