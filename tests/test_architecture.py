@@ -28,6 +28,7 @@ STAGES = (
     "request",
     "pipeline",
     "evaluation",
+    "trace",
     "render",
     "bench",
     "cli",

@@ -105,6 +105,7 @@ class VideoRequest:
         crf: quality of the mp4, from 1 (best) to 51.
         watch_drift: measure while the video is made how far it drifts.
         guard: where it drifts, go back and try something else; see `render/guard.py`.
+        trace: write down what the cache does, layer by layer and chunk by chunk.
         keep_snapshots: how many of the newest snapshots stay while the video is made; 0: none is
             taken, and a crash loses the video.
         snapshot_every: seconds of work between two snapshots; 0: one wherever there can be one;
@@ -141,6 +142,7 @@ class VideoRequest:
     crf: int = 18
     watch_drift: bool = False
     guard: bool = False
+    trace: bool = False
     keep_snapshots: int = 2
     snapshot_every: float | None = None
     snapshot_budget: float = 0.0
@@ -182,7 +184,7 @@ class VideoRequest:
             if getattr(self, name) is not None:
                 one_of(name, getattr(self, name), DTYPES)
         check_threads(self.threads)
-        for name in ("channels_last", "watch_drift", "guard"):
+        for name in ("channels_last", "watch_drift", "guard", "trace"):
             flag(name, getattr(self, name))
         _ = self.execution
 

@@ -99,6 +99,7 @@ class Session:
             for stream in self._begun().values():
                 for bank in stream.caches:
                     self.policy.on(bank, event)
+                    bank.tell("event", change=event)
         except BaseException as error:
             self._break("an event", error)
             raise

@@ -9,8 +9,8 @@ Axes in the files: `[B, F, C, h, w]`; in the project: `[B, C, F, h, w]`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tethercache.backbones import attach, float64_sinusoid
+from tethercache.backbones import Session, attach, float64_sinusoid
 from tethercache.cache import Bank, Policy
 from tethercache.models.checkpoints.names import to_diffusers
 from tethercache.policies.tethercache import TetherCache
@@ -140,6 +140,57 @@ def _plan(options: Mapping[str, str], frames: int) -> Plan:
     )
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """One golden run, ready to be made again.
+
+    Attributes:
+        golden: the tensors of its file.
+        policy: what its options describe.
+        plan: its chunks.
+        session: remembers.
+        rollout: makes the chunks.
+    """
+
+    golden: Mapping[str, Tensor]
+    policy: Policy
+    plan: Plan
+    session: Session
+    rollout: Rollout
+
+
+@contextmanager
+def repeat(folder: Path, path: Path, sinusoid: str = "float32") -> Iterator[Repeated]:
+    """Begin one golden run; the arguments are those of `run`."""
+    with safe_open(path, "pt") as file:
+        options = file.metadata()
+        _, frames, *_ = file.get_slice("latents").get_shape()
+    try:
+        policy, plan = _policy(options), _plan(options, frames)
+        plan.check(policy)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    golden, inputs = load_file(path), load_file(folder / "inputs.safetensors")
+    transformer = load_transformer(folder)
+    starts = {c.generated: c.start - plan.prefix for c in plan if c.generated is not None}
+    precise = float64_sinusoid(transformer) if sinusoid == "float64" else nullcontext()
+    with torch.no_grad(), precise, attach(transformer, policy, chunk_size=CHUNK) as session:
+        rollout = Rollout(
+            transformer,
+            session,
+            plan,
+            Steps.from_scheduler(FlowMatchLCMScheduler(shift=5.0), [1.0, 0.75, 0.5, 0.25]),
+            InjectedNoise(inputs["noise"], inputs["renoise"], starts),
+            inputs["prompt_embeds"],
+            latent_size=tuple(golden["latents"].shape[-2:]),
+            context_noise=float(options.get("context_noise", 0)),
+            prefix=inputs["initial_latent"].movedim(1, 2)[:, :, : plan.prefix]
+            if plan.prefix
+            else None,
+        )
+        yield Repeated(golden, policy, plan, session, rollout)
+
+
 def run(folder: Path, path: Path, sinusoid: str = "float32") -> Comparison:
     """Repeat one golden run.
 
@@ -151,42 +202,16 @@ def run(folder: Path, path: Path, sinusoid: str = "float32") -> Comparison:
     Raises:
         Refused: if the policy cannot serve the run's geometry, before inputs and model are read.
     """
-    with safe_open(path, "pt") as file:
-        options = file.metadata()
-        _, frames, *_ = file.get_slice("latents").get_shape()
-    try:
-        policy, plan = _policy(options), _plan(options, frames)
-        plan.check(policy)
-    except ValueError as error:
-        raise Refused(str(error)) from None
-    golden, inputs = load_file(path), load_file(folder / "inputs.safetensors")
-    transformer = load_transformer(folder)
-    expected = golden["latents"].movedim(1, 2)
-    starts = {c.generated: c.start - plan.prefix for c in plan if c.generated is not None}
-    meter = _Meter(golden, policy)
-    precise = float64_sinusoid(transformer) if sinusoid == "float64" else nullcontext()
-    with torch.no_grad(), precise, attach(transformer, policy, chunk_size=CHUNK) as session:
-        chunks = Rollout(
-            transformer,
-            session,
-            plan,
-            Steps.from_scheduler(FlowMatchLCMScheduler(shift=5.0), [1.0, 0.75, 0.5, 0.25]),
-            InjectedNoise(inputs["noise"], inputs["renoise"], starts),
-            inputs["prompt_embeds"],
-            latent_size=tuple(expected.shape[-2:]),
-            context_noise=float(options.get("context_noise", 0)),
-            prefix=inputs["initial_latent"].movedim(1, 2)[:, :, : plan.prefix]
-            if plan.prefix
-            else None,
-        )
-        for bank in session.caches():
+    with repeat(folder, path, sinusoid) as repeated:
+        meter, layers = _Meter(repeated.golden, repeated.policy), repeated.session.caches()
+        for bank in layers:
             bank.observer = meter.told
         made = [
-            (latents, meter.look(i, session.caches()))[0]
-            for i, latents in zip(range(plan.num_chunks), chunks, strict=True)
+            (latents, meter.look(i, layers))[0]
+            for i, latents in zip(range(repeated.plan.num_chunks), repeated.rollout, strict=True)
         ]
     return Comparison(
-        latents=_difference(torch.cat(made, dim=2), expected),
+        latents=_difference(torch.cat(made, dim=2), repeated.golden["latents"].movedim(1, 2)),
         caches=meter.caches,
         scores=meter.scores,
         indices_equal=meter.indices_equal,

@@ -63,8 +63,7 @@ def attend(
     bank.query = query
     seen = policy.see(bank, pass_)
     bank.query = None
-    if bank.observer is not None:
-        bank.tell("read", pass_=pass_, seen=seen)
+    bank.tell("read", pass_=pass_, seen=seen)
     return seen.fuse(*map(read, seen.views)) if isinstance(seen, Fused) else read(seen)
 
 
@@ -86,7 +85,7 @@ def remember(
     bank.grid = rope.grid
     if pass_.first:
         bank.begin(policy.open(bank, frames), index, again=pass_.kind is PassKind.REPLAY)
-        bank.tell("open")
+        bank.tell("open", pass_=pass_)
     if pass_.first or pass_.commits or not bank.keep_rotated:
         bank.write(key, value)
     else:  # nobody reads unrotated keys of a noisy chunk
@@ -97,7 +96,7 @@ def remember(
         bank.query = query
         policy.commit(bank)
         bank.query = None
-        bank.tell("commit")
+        bank.tell("commit", pass_=pass_)
 
     rotated = False
     if pass_.first or pass_.commits:

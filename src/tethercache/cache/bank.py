@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from tethercache.cache.placed import Placed
-from tethercache.cache.slots import Slots
+from tethercache.cache.slots import Slots, places
 from tethercache.cache.stats import FrameStats
 from tethercache.cache.store import EMPTY, INDEX, LIVE, PINNED
 from tethercache.state import State, laid_out, layout
@@ -35,7 +35,13 @@ Screen = Callable[[Slots, Slots, Tensor], Tensor]
 """Members, hidden frames and which of them to keep; what to keep instead."""
 
 Observer = Callable[[str, "Bank", Mapping[str, Any]], None]
-"""Is told what happened, in which bank, and the facts of it."""
+"""Is told what happened, in which bank, and the facts of it.
+
+The mechanism tells `open` and `commit` (`pass_`), `read` (`pass_`, `seen`), `event` (`change`), and
+of the verbs that change what a frame shows `recalled` (`members`, `hidden`, `keep`, `edited`),
+`blended` (`target`, `weight`) and `packed` (`target`), before they act. A policy tells what it has
+decided: `recall` (`index`, `score`, `keep` of each candidate, `[B, n]`), or names of its own.
+"""
 
 _NUMBERS = ("readable", "hidden", "jumping", "jumped", "any_pinned", "any_forgotten")
 _LATER = 1 << 40  # than any frame
@@ -201,7 +207,9 @@ class Bank(Placed):
         """
         if self.screen is not None:
             keep = self.screen(members, hidden, keep)
-        target = _places(members.index, hidden.index, keep)
+        edited = edit is not None
+        self.tell("recalled", members=members, hidden=hidden, keep=keep, edited=edited)
+        target = places(members.index, hidden.index, keep)
         for some, there in self.in_groups(hidden.index, target):
             frames, stats = self.frames[:, self.rows, some], self.stats.at(self.rows, some)
             if edit is not None:
@@ -248,6 +256,7 @@ class Bank(Placed):
             frames: x, keys and values that broadcast to `[2, B, len(target), T, H, D]`.
             weight: w of each frame, in [0, 1], `[B, len(target)]`.
         """
+        self.tell("blended", target=target, weight=weight)
         given = frames.expand(2, *target.index.shape, *self.frames.shape[3:])
         groups = self.in_groups(target.index, weight)
         for (there, share), new in zip(groups, given.split(self.group, dim=2), strict=True):
@@ -269,6 +278,7 @@ class Bank(Placed):
                 of `slots`, and keep the index of the frame that they held. They are pinned if any
                 of their tokens was, and forgotten if any was.
         """
+        self.tell("packed", target=into)
         tokens = self.frames.shape[3]
         chosen = score.topk(len(into) * tokens, dim=1).indices.sort(dim=1).values
         slot, token, cells = slots.index.gather(1, chosen // tokens), chosen % tokens, self.cells()
@@ -378,22 +388,3 @@ class Bank(Placed):
         """The slots in use."""
         hidden = range(self.budget, self.budget + self.hidden)
         return torch.tensor([*range(self.readable), *hidden], device=self.marks.device)
-
-
-def _places(members: Tensor, hidden: Tensor, keep: Tensor) -> Tensor:
-    """Where each hidden frame goes: to a dropped member's slot if it is kept, else it stays.
-
-    The shape is fixed whatever the decision: the i-th admitted frame takes the i-th freed slot.
-
-    Args:
-        members: memory slots `[B, M]`.
-        hidden: slots of hidden frames `[B, F]`.
-        keep: decision over members, then hidden frames, bool `[B, M + F]`.
-
-    Returns:
-        Target slots `[B, F]`.
-    """
-    kept, admitted = keep.split((members.shape[1], hidden.shape[1]), dim=1)
-    freed_first = members.gather(1, kept.to(torch.int8).argsort(dim=1, stable=True))
-    turn = (admitted.cumsum(dim=1) - 1).clamp(min=0)
-    return torch.where(admitted, freed_first.gather(1, turn), hidden)

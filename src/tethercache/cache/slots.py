@@ -42,3 +42,22 @@ def union(one: range | None, other: range | None) -> range:
     if not parts:
         return range(0)
     return range(min(part.start for part in parts), max(part.stop for part in parts))
+
+
+def places(members: Tensor, hidden: Tensor, keep: Tensor) -> Tensor:
+    """Where each hidden frame goes: to a dropped member's slot if it is kept, else it stays.
+
+    The shape is fixed whatever the decision: the i-th admitted frame takes the i-th freed slot.
+
+    Args:
+        members: memory slots `[B, M]`.
+        hidden: slots of hidden frames `[B, F]`.
+        keep: decision over members, then hidden frames, bool `[B, M + F]`.
+
+    Returns:
+        Target slots `[B, F]`.
+    """
+    kept, admitted = keep.split((members.shape[1], hidden.shape[1]), dim=1)
+    freed_first = members.gather(1, kept.to(torch.int8).argsort(dim=1, stable=True))
+    turn = (admitted.cumsum(dim=1) - 1).clamp(min=0)
+    return torch.where(admitted, freed_first.gather(1, turn), hidden)

@@ -158,6 +158,13 @@ Crf = Annotated[
 WatchDrift = Annotated[
     bool, typer.Option("--watch-drift", help="Say while it is made how far the video drifts.")
 ]
+Trace = Annotated[
+    bool,
+    typer.Option(
+        "--trace",
+        help="Write down what the cache does, into NAME.trace.jsonl.gz; see `tethercache trace`.",
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing files, unfinished videos included.")
 ]

@@ -92,7 +92,7 @@ class AsyncAdmission(Wrapper):
         leaving = ~stay & (_rank(age) < admitted.sum(dim=1, keepdim=True))
         bank.notes["async.decisions"] = decisions + 1
         bank.notes["async.waited"] = torch.where(admitted.any(dim=1), zero, waited + 1)
-        bank.tell("admission", proposed=proposed, admitted=admitted)
+        bank.tell("admission", hidden=hidden, proposed=proposed, admitted=admitted)
         return torch.cat((~leaving, admitted), dim=1)
 
     def _novelty(self, bank: Bank, members: Slots, hidden: Slots) -> Tensor:

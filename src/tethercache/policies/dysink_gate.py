@@ -63,7 +63,7 @@ class DysinkGate(Wrapper):
         asked = self._asked(bank, far) > self._asked(bank, local).mean(dim=1, keepdim=True)
         share = asked.float().mean(dim=2)
         closed = ((share > self.threshold) & bank.live(far)).any(dim=1, keepdim=True)
-        bank.tell("gate", share=share, closed=closed)
+        bank.tell("gate", far=far, share=share, closed=closed)
         hidden = torch.zeros(len(closed), bank.readable, device=closed.device)
         here = torch.zeros_like(share).masked_fill(closed, -torch.inf)
         return hidden.scatter(1, far.index, here)[:, None, :, None]

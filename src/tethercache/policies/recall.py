@@ -110,5 +110,6 @@ class Recall(Policy):
         def edit(frames: Tensor, own: FrameStats) -> tuple[Tensor, FrameStats]:
             return tame.align(frames, own, trusted, self.strength)
 
-        bank.recall(members, hidden, self.choose(bank, members + hidden), edit)
+        keep = self.choose(bank, members + hidden)
+        bank.recall(members, hidden, keep, edit if self.strength else None)
         bank.release()

@@ -147,7 +147,8 @@ def check_names(
     blocked = {}
     for job in jobs:
         try:
-            check_recording(job.path, overwrite=overwrite, resume=resume is not Resume.NO)
+            going_on = resume is not Resume.NO
+            check_recording(job.path, overwrite=overwrite, resume=going_on, trace=job.request.trace)
         except OSError as error:
             may_be_made = unnamed(job.path) is not None or (
                 resume is not Resume.NO and job.path.is_file()
@@ -193,8 +194,11 @@ def _tidy(job: Job) -> None:
 
 def _is_made(job: Job, asked: Description) -> bool:
     """Whether a complete video is there, and its record says that it is of this request."""
+    from tethercache.trace.file import trace_path
     from tethercache.video import SidecarError, UnreadableVideoError, probe, read_sidecar
 
+    if job.request.trace and not trace_path(job.path).is_file():
+        return False
     try:
         record, video = read_sidecar(job.path), probe(job.path)
     except (OSError, SidecarError, UnreadableVideoError):

@@ -31,6 +31,7 @@ from tethercache.request import VideoRequest
 from tethercache.rollout.plan import first_frame
 from tethercache.script import Branch, Change
 from tethercache.state import State
+from tethercache.trace.file import LostTraceError, copy_start, trace_path
 from tethercache.video import Sidecar, VideoWriter, read_sidecar
 from tethercache.video.sidecar import SidecarError
 from tethercache.video.target import check_target, partial_path
@@ -281,12 +282,17 @@ def begin_branch(point: BranchPoint, *, overwrite: bool = False) -> None:
     )
     try:
         writer.copy(take.video, start["position"]["num_frames"])
+        if start.get("trace") is not None:
+            copy_start(trace_path(take.video), trace_path(partial_path(path)), start["trace"])
         if goes_back:
             snapshots.remove_after(point.snapshot.chunk)
         else:
             snapshots.remove()
         recording = {**start, "position": asdict(writer.position())}
         snapshots.adopt(point.snapshot, about, {"recording": recording})
+    except LostTraceError as error:
+        logger.warning("%s; all is made again", error)
+        snapshots.remove()
     finally:
         writer.abandon()
 

@@ -35,6 +35,7 @@ from tethercache.render.snapshots import (
     snapshot_folder,
 )
 from tethercache.state import State
+from tethercache.trace.file import LostTraceError
 from tethercache.video import LostFramesError, Sidecar, read_sidecar
 from tethercache.video.sidecar import SidecarError, sidecar_from, sidecar_object
 from tethercache.video.target import partial_path
@@ -197,7 +198,7 @@ def open_recording(
             recording = Recording(
                 path, record, **{**options, "segment": segment, "start": state["recording"]}
             )
-        except (DamagedSnapshotError, LostFramesError) as error:
+        except (DamagedSnapshotError, LostFramesError, LostTraceError) as error:
             reason = f"{error}"
             logger.warning("%s; trying the one before", error)
             continue
@@ -273,6 +274,8 @@ def _check_same(where: Path, found: Sidecar, record: Sidecar, *, within: int) ->
         for name in sorted({*found.settings, *record.settings} - aside)
         if found.settings.get(name) != record.settings.get(name)
     ]
+    if found.request.get("trace", False) != record.request.get("trace", False):
+        different.append("whether it has a trace")
     if found.chunk_sizes[:within] != record.chunk_sizes[:within]:
         different.append("the chunks")
     frame = _first_frame(record, within)
@@ -357,7 +360,7 @@ def write_frames(
 
     render.wanted = wanted
     for frames in render:
-        recording.write(frames)
+        recording.write(frames, render.take_trace())
         state = render.take_state()
         if state is not None:
             whole = {"render": state, "recording": recording.state_dict()}

@@ -29,6 +29,7 @@ from tethercache.render.render import Render
 from tethercache.render.snapshots import Snapshots, snapshot_folder
 from tethercache.request import VideoRequest
 from tethercache.script import texts_of
+from tethercache.trace import Tracer
 from tethercache.video import Sidecar, TileSize
 from tethercache.video import channels_last as lay_out
 
@@ -156,7 +157,10 @@ class Loaded:
         decoder = self.pipe.decoder(tile=size, execution=self.execution)
         decode = partial(self.pipe.frames, execution=self.execution)
         plan, fps = self.order.plan, Fraction(self.pipe.settings.fps)
-        return Render(request, plan, rollout, decoder, decode, self.embeds, fps, self.render)
+        tracer = Tracer() if request.trace else None
+        return Render(
+            request, plan, rollout, decoder, decode, self.embeds, fps, self.render, tracer
+        )
 
     def embeds(self, text: str) -> Tensor:
         """Text embeddings `[1, L, C_text]` of a prompt.
@@ -213,6 +217,7 @@ class Loaded:
                 crf=request.crf,
                 watch=_drift_watch(record.fps) if watched else None,
                 segment=segment,
+                trace=self._trace_header(record) if request.trace else None,
             )
             with recording:
                 said(start.said)
@@ -227,6 +232,17 @@ class Loaded:
         policy = POLICIES.spec(self.order.policy, full=True)
         start = {"render": render.first_state(), "recording": recording.state_dict()}
         return Guard(start, render.request.seed, policy)
+
+    def _trace_header(self, record: Sidecar) -> dict[str, Any]:
+        return {
+            "prompt": record.prompt,
+            "policy": record.policy,
+            "seed": record.seed,
+            "sample": record.sample,
+            "budget": self.order.policy.budget,
+            "fps": float(record.fps),
+            "frames_per_latent": 4,
+        }
 
     def record(self, request: VideoRequest, folder: Path, command: Sequence[str] = ()) -> Sidecar:
         """The record of a video in `folder`, as far as it is known before the first frame."""

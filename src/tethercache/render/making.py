@@ -40,7 +40,7 @@ def make(
         TetherCacheError: if a model, tool or memory is missing, or a file is damaged.
         OSError: if the files cannot be written.
     """
-    path = check_recording(path, overwrite=overwrite, resume=resume)
+    path = check_recording(path, overwrite=overwrite, resume=resume, trace=request.trace)
     order = prepare(check(request))
     check_room([Job(request, path)], order)
     begun = latest(path) if resume else None

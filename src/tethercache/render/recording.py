@@ -9,6 +9,8 @@ What is on disk, in this order:
     NAME.json          the record, when the video is complete but for its name
     NAME.mp4           the video
 
+A trace, if one is written, is NAME.partial.trace.jsonl.gz until the record gets its name.
+
 So wherever this breaks off, a video has its record; and one whose frames are all made can be
 completed without making them again.
 
@@ -43,6 +45,7 @@ from tethercache.files import (
 )
 from tethercache.models import Settings
 from tethercache.state import State
+from tethercache.trace.file import TraceWriter, name_trace, trace_path
 from tethercache.video.frames import Frames
 from tethercache.video.mp4 import DEFAULT_CRF, KEYFRAME_SECONDS, count_frames
 from tethercache.video.sidecar import (
@@ -88,12 +91,19 @@ class Segment:
 
 
 def check_recording(
-    path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool = False
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    trace: bool = False,
 ) -> Path:
-    """Refuse a video path if the video or its record cannot be written; see `check_target`."""
+    """Refuse a video path if it, its record or trace cannot be written; see `check_target`."""
     path = check_target(path, overwrite=overwrite, resume=resume)
     check_free(sidecar_path(path), overwrite=overwrite)
     check_free(sidecar_path(partial_path(path)), overwrite=True)
+    if trace:
+        check_free(trace_path(path), overwrite=overwrite)
+        check_free(trace_path(partial_path(path)), overwrite=True)
     return path
 
 
@@ -118,11 +128,13 @@ class Recording(Completed):
         crf: x264's quality.
         watch: is shown the frames; what it finds goes into the record.
         segment: how the video is cut; None: not at all.
+        trace: header of its trace, which is written; None: it has none.
         start: what `state_dict` of another recording of this video returned: go on from there, with
             its partial file.
 
     Raises:
         LostFramesError: the partial file does not hold the frames before `start`.
+        LostTraceError: the trace does not hold the chunks before `start`.
     """
 
     def __init__(
@@ -134,6 +146,7 @@ class Recording(Completed):
         crf: int = DEFAULT_CRF,
         watch: DriftWatch | None = None,
         segment: Segment | None = None,
+        trace: Mapping[str, Any] | None = None,
         start: Mapping[str, Any] | None = None,
     ) -> None:
         self.record = record
@@ -144,7 +157,8 @@ class Recording(Completed):
         self._overwrite = overwrite
         self._started = time.perf_counter()
         self._hasher = FrameHasher()
-        check_recording(path, overwrite=overwrite, resume=start is not None)
+        going_on, traced = start is not None, trace is not None
+        check_recording(path, overwrite=overwrite, resume=going_on, trace=traced)
         self._writer = VideoWriter(
             path,
             fps=record.fps,
@@ -157,7 +171,11 @@ class Recording(Completed):
         )
         self.path = self._writer.path
         self._record_path = sidecar_path(self._writer.partial_path)
+        self._trace: TraceWriter | None = None
         try:
+            if trace is not None:
+                there = trace_path(self._writer.partial_path)
+                self._trace = TraceWriter(there, trace, start["trace"] if start else None)
             if start is None:
                 self._record_path.unlink(missing_ok=True)  # without its video
                 self._reserve()
@@ -204,6 +222,7 @@ class Recording(Completed):
             "position": asdict(self._writer.position()),
             "hashes": self._hasher.state_dict(),
             "watch": None if self._watch is None else self._watch.state_dict(),
+            "trace": None if self._trace is None else self._trace.position,
             "seconds": time.perf_counter() - self._started,
         }
 
@@ -214,11 +233,15 @@ class Recording(Completed):
             LostFramesError: the partial file was changed by somebody else.
         """
         self._writer.rewind(Position(**state["position"]))
+        if self._trace is not None:
+            self._trace.rewind(state["trace"])
         self._load(state)
 
     def sync(self) -> None:
         """Wait until the disk has all frames that were written."""
         self._writer.sync()
+        if self._trace is not None:
+            self._trace.sync()
 
     @property
     def num_frames(self) -> int:
@@ -230,14 +253,21 @@ class Recording(Completed):
         merged = {**self.record.settings, **settings}
         self.record = dataclasses.replace(self.record, settings=merged)
 
-    def write(self, frames: Frames) -> None:
-        """Append a chunk of frames, uint8 RGB `[F, height, width, 3]`; see `VideoWriter.write`."""
+    def write(self, frames: Frames, trace: Mapping[str, Any] | None = None) -> None:
+        """Append a chunk; see `VideoWriter.write`.
+
+        Args:
+            frames: uint8 RGB `[F, height, width, 3]`.
+            trace: what the cache did in it, where that is written.
+        """
         if self.chunks and self.at_border(self.chunks):
             self._writer.begin_segment()
         self._writer.write(frames)
         self.chunks += 1
         self.newest = np.asarray(frames)[-1]
-        self._hasher.update(frames)
+        digest = self._hasher.update(frames)
+        if self._trace is not None and trace is not None:
+            self._trace.write({**trace, "sha256": digest})
         if self._watch is not None:
             self._watch.update(np.asarray(frames))
 
@@ -275,7 +305,15 @@ class Recording(Completed):
             self._write_record()
         else:
             self._discard()
-        self._writer.close(before_naming=lambda: _name_record(self.path, self._overwrite))
+        if self._trace is not None:
+            self._trace.sync()
+            self._trace.close()
+        self._writer.close(before_naming=self._name)
+
+    def _name(self) -> None:
+        if self._trace is None and self._overwrite:
+            trace_path(self.path).unlink(missing_ok=True)  # that of the video before
+        _name_record(self.path, self._overwrite)
 
     def _write_record(self) -> None:
         """Put the whole record in the place of what was reserved for it."""
@@ -292,12 +330,17 @@ class Recording(Completed):
 
     def _discard(self) -> None:
         remove_open(self._file, self._record_path)
+        if self._trace is not None:
+            self._trace.discard()
+            self._trace = None
 
     def abandon(self) -> None:
         """Leave what is there; of a video without frames, nothing."""
         if not self.num_frames:
             self._discard()
         self._file.close()
+        if self._trace is not None:
+            self._trace.close()
         self._writer.abandon()
 
 
@@ -330,7 +373,8 @@ def complete(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
 
 
 def _name_record(path: Path, overwrite: bool) -> None:
-    """Rename the record of a partial video; it may have happened already."""
+    """Rename trace and record of a partial video; it may have happened already."""
+    name_trace(partial_path(path), path, overwrite=overwrite)
     record = sidecar_path(partial_path(path))
     if record.exists():
         check_free(sidecar_path(path), overwrite=overwrite)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tethercache.request import VideoPlan, VideoRequest
     from tethercache.rollout import Rollout
+    from tethercache.trace import Tracer
     from tethercache.video import PreviewDecoder, StreamingDecoder
 
 STATE_VERSION = 1
@@ -50,6 +51,7 @@ class Render:
         embeds: text embeddings of a prompt `[1, L, C_text]`.
         fps: frames a second.
         again: begins another render.
+        tracer: observes what is remembered; None: nobody does.
 
     Attributes:
         request: what is made, with all that was changed on the way.
@@ -70,6 +72,7 @@ class Render:
         embeds: Callable[[str], Tensor],
         fps: Fraction,
         again: Callable[[VideoRequest], Render],
+        tracer: Tracer | None = None,
     ) -> None:
         self.request = request
         self.plan = plan
@@ -82,26 +85,38 @@ class Render:
         self._embeds = embeds
         self._fps = fps
         self._again = again
+        self._tracer = tracer
         self.remember: Callable[[int], bool] = lambda chunks: False
         self._remembered = {0: self.first_state()}
         self._changed: list[Change] = []  # on the way
         self._states: dict[int, State] = {}
+        self._traces: dict[int, dict[str, Any]] = {}
         self._begin()
 
     def _begin(self) -> None:
         """Let frames come from where rollout and decoder are."""
         left = self.plan.num_frames - self.frames_made
         self._states.clear()
+        self._traces.clear()
+        if self._tracer is not None:
+            self._tracer.watch(self.rollout.session)
         self._decoded = self.chunks_made
         self._frames = self._decode(self._latents(), _Decoding(self), left)
 
     def _latents(self) -> Generator[Tensor, None, None]:
         """The latents of all chunks that are left; keeps the states that are wanted."""
         for latents in self.rollout.rest():
-            made = self.rollout.chunks_made
+            made, tracer = self.rollout.chunks_made, self._tracer
+            if tracer is not None:
+                chunk = self.plan.chunks[made - 1]
+                stop = chunk.start + chunk.frames
+                self._traces[made] = tracer.take(made - 1, chunk.start, stop)
             if self.wanted(made) | self.remember(made):
-                self._states[made] = {"rollout": self.rollout.state_dict()}
+                self._states[made] = {"rollout": self.rollout.state_dict(), **self._trace_state()}
             yield latents
+
+    def _trace_state(self) -> State:
+        return {} if self._tracer is None else {"trace": self._tracer.state_dict()}
 
     def decode_next(self, latents: Tensor) -> Tensor:
         """Decode a chunk; adds what the decoder remembers to the state behind it, if it is kept."""
@@ -117,6 +132,7 @@ class Render:
     def __next__(self) -> Tensor:
         """The next chunk of frames, uint8 `[F, H, W, 3]` on the CPU."""
         self._states.pop(self.chunks_made - 1, None)
+        self._traces.pop(self.chunks_made, None)
         frames = next(self._frames)[0]
         self.chunks_made += 1
         self.frames_made += len(frames)
@@ -134,6 +150,13 @@ class Render:
         state = self._state_here()
         del self._states[self.chunks_made]
         return state
+
+    def take_trace(self) -> dict[str, Any] | None:
+        """What the cache did in the chunk just given out; see `tethercache.trace`.
+
+        It is given out once; None where nobody observes.
+        """
+        return self._traces.pop(self.chunks_made, None)
 
     def _state_here(self) -> State:
         numbers = {"chunks_made": self.chunks_made, "frames_made": self.frames_made}
@@ -250,9 +273,13 @@ class Render:
             state: what `take_state` returned, of this or another `Render`. Its tensors are copied.
 
         Raises:
-            ValueError: naming what differs.
+            ValueError: naming what differs; or it was not traced, and this is.
         """
         check_fits("render", state, {"version": STATE_VERSION})
+        if self._tracer is not None:
+            if state["chunks_made"] and "trace" not in state:
+                raise ValueError("a render that is traced cannot go on with one that was not")
+            self._tracer.load_state_dict(state.get("trace"))
         self._frames.close()
         self.rollout.load_state_dict(state["rollout"])
         self.decoder.load_state_dict(state["decoder"])
