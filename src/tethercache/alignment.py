@@ -17,12 +17,16 @@ ALIGNMENT = 64
 """Bytes."""
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is one of numbers in memory: subclasses may be quantised, or fake."""
+    return type(tensor) in (Tensor, nn.Parameter)
+
+
 def is_aligned(tensor: Tensor) -> bool:
     """Whether a tensor starts at a multiple of 64 bytes, or is none that computes on a CPU."""
     if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
         return True
-    # subclasses, such as quantised or fake tensors, may have no address of their own
-    return type(tensor) not in (Tensor, nn.Parameter) or tensor.data_ptr() % ALIGNMENT == 0
+    return not is_plain(tensor) or tensor.data_ptr() % ALIGNMENT == 0  # others may have no address
 
 
 def aligned(tensor: Tensor) -> Tensor:

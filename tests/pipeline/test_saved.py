@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +18,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
+from tests.conftest import ROOT
 from tests.toys import toy_pipeline
 from tethercache.models.folders import CODE, INDEX
 from tethercache.pipeline import CausalVideoPipeline
@@ -82,3 +90,65 @@ def test_a_number_format_by_either_name(model: Path) -> None:
         assert pipe.transformer.dtype == pipe.vae.dtype == torch.bfloat16
     with pytest.raises(ValueError, match="give `dtype` or `torch_dtype`"):
         CausalVideoPipeline.from_pretrained(model, dtype=torch.bfloat16, torch_dtype=torch.bfloat16)
+
+
+THEIRS = """
+import sys
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained(sys.argv[1], trust_remote_code=True)
+"""
+OURS = """
+import sys
+from tethercache import CausalVideoPipeline
+pipe = CausalVideoPipeline.from_pretrained(sys.argv[1])
+"""
+HASH = """
+import hashlib, torch
+torch.set_num_threads(1)
+made = pipe("a red ball rolling over grass", num_frames=93, seed=3, output_type="latent").frames
+print(sys.modules["tethercache"].__file__)
+print(hashlib.sha256(made.numpy().tobytes()).hexdigest())
+"""
+
+
+def fresh_environment(folder: Path) -> Path:
+    """The interpreter of an environment with our wheel, and the other packages of this one."""
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    alone = ["--no-deps", "--no-index"]
+    build = [*pip, "wheel", *alone, "--no-build-isolation", "-w", str(folder), str(ROOT)]
+    subprocess.run(build, check=True, timeout=300)
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "env", symlinks=True)
+    (packages,) = (folder / "env").glob("lib/python*/site-packages")
+    python = folder / "env/bin/python"
+    install = [*pip, "--python", str(python), "install", *alone, str(wheel)]
+    subprocess.run(install, check=True, timeout=300)
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python
+
+
+@pytest.mark.slow
+def test_a_saved_tiny_model_makes_the_same_bits_in_plain_diffusers_and_a_fresh_environment(
+    tmp_path: Path,
+) -> None:
+    if importlib.util.find_spec("hatchling") is None:
+        pytest.skip("the wheel cannot be built without hatchling")
+    python = fresh_environment(tmp_path)
+    pipe = CausalVideoPipeline.from_pretrained("tiny")
+    pipe.save_pretrained(tmp_path / "tiny")
+    made = pipe(PROMPT, num_frames=93, seed=3, output_type="latent").frames
+    expected = hashlib.sha256(made.numpy().tobytes()).hexdigest()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "HF_"))}
+    environment |= {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    for load in (THEIRS, OURS):
+        told = subprocess.run(
+            [python, "-c", load + HASH, tmp_path / "tiny"],
+            env=environment,
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        ).stdout.split()
+        assert Path(told[0]).is_relative_to(tmp_path / "env")  # not this checkout
+        assert told[1] == expected

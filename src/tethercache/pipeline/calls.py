@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.utils import BaseOutput
+from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
 from tethercache.arguments import flag, instance, one_of
@@ -21,6 +22,9 @@ from tethercache.pipeline.steps import Callback, StepEnd
 from tethercache.rollout import Rollout
 from tethercache.script import Change
 from tethercache.video import PreviewDecoder, SlicedDecoder, StreamingDecoder, TileSize, first
+
+OUTPUTS = ("np", "pt", "pil", "latent")
+"""What a call may return: arrays, tensors, pictures or latents."""
 
 VideoDecoder = StreamingDecoder | SlicedDecoder | PreviewDecoder
 
@@ -41,15 +45,14 @@ class Calls:
     """The part of `CausalVideoPipeline` that is asked for videos."""
 
     if TYPE_CHECKING:  # what the other parts bring
+        begin: Callable[..., Rollout]
         config: Any
         check_inputs: Callable[..., Inputs]
         decoder: Callable[..., VideoDecoder]
         frames: Callable[..., Generator[Tensor, None, None]]
         maybe_free_model_hooks: Callable[[], None]
         progress_bar: Callable[..., Any]
-        video_processor: Any
         _execution_device: torch.device
-        _rollout: Callable[..., Rollout]
 
     def stream(
         self,
@@ -170,7 +173,7 @@ class Calls:
         step_end: StepEnd | None,
     ) -> Generator[Tensor, None, None]:
         """Frames of the decoder, or latents without one, cut to the length."""
-        rollout = self._rollout(inputs, keep_rotated, execution, step_end)
+        rollout = self.begin(inputs, keep_rotated, execution, step_end)
         chunks = self._uninterrupted(rollout.rest())
         try:
             if decoder is None:
@@ -236,16 +239,13 @@ class Calls:
             TypeError: for an argument that no pipeline has.
             ValueError: see `check_inputs`.
         """
-        one_of("output_type", output_type, ("np", "pt", "pil", "latent"))
+        one_of("output_type", output_type, OUTPUTS)
         flag("return_dict", return_dict)
         if isinstance(options.get("latents"), bool):
             raise ValueError(f"`latents` is not taken: {REASONS['latents']}")
-        if (num_frames, num_seconds, options.get("num_latent_frames")) == (None, None, None):
-            options["num_latent_frames"] = self.config.window
+        lengths = {"num_frames": num_frames, "num_seconds": num_seconds}
         stream = self.stream(
             prompt,
-            num_frames=num_frames,
-            num_seconds=num_seconds,
             height=height,
             width=width,
             num_videos_per_prompt=num_videos_per_prompt,
@@ -255,12 +255,24 @@ class Calls:
             callback_on_step_end=callback_on_step_end,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
             decode=output_type != "latent",
-            **options,
+            **self.with_length(options | lengths),
         )
         pieces = list(self.progress_bar(stream))
         if output_type == "latent":
             frames = torch.cat(pieces, dim=2)
         else:
-            scaled = torch.cat(pieces, dim=1).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-            frames = self.video_processor.postprocess_video(scaled, output_type)
+            frames = formatted(torch.cat(pieces, dim=1), output_type)
         return CausalVideoOutput(frames) if return_dict else (frames,)
+
+    def with_length(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What is asked, with the length that the model was trained on if it has none."""
+        lengths = ("num_frames", "num_seconds", "num_latent_frames")
+        if all(asked.get(name) is None for name in lengths):
+            return {**asked, "num_latent_frames": self.config.window}
+        return dict(asked)
+
+
+def formatted(frames: Tensor, output_type: str) -> Any:
+    """Uint8 frames `[B, F, H, W, 3]` as `CausalVideoOutput` has them: `np`, `pt` or `pil`."""
+    scaled = frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return VideoProcessor().postprocess_video(scaled, output_type)

@@ -157,16 +157,17 @@ class CausalVideoPipeline(Calls, Switches, SavedPipeline):
             MissingToolError: if code is to be compiled and no compiler is there.
         """
         inputs = self.check_inputs(prompt, **request)
-        return self._rollout(inputs, flag("keep_rotated", keep_rotated), Execution.given(execution))
+        return self.begin(inputs, flag("keep_rotated", keep_rotated), Execution.given(execution))
 
     @torch.no_grad()
-    def _rollout(
+    def begin(
         self,
         inputs: Inputs,
         keep_rotated: bool,
         execution: Execution,
         step_end: StepEnd | None = None,
     ) -> Rollout:
+        """The rollout of checked inputs; see `rollout`."""
         if execution.compile:
             require_compiler(self._execution_device)
         embeds = inputs.prompt_embeds

@@ -58,6 +58,8 @@ class SavedPipeline(DiffusionPipeline):
         if not isinstance(parts, Parts):
             parts = fetch(find(str(parts)), Path(weights_dir) if weights_dir else None)
         merged = adapters(parts, loras)
+        if kwargs.get("quantization_config") is not None:
+            _check_quantisable(parts, merged)
         made = components(parts, kwargs)
         with reading(f"`{parts.pipeline}`"):
             # nothing but tensors is unpickled, not even by others
@@ -112,6 +114,20 @@ def check_scheduler(scheduler: Any) -> None:
             f"`scheduler` ({type(scheduler).__name__}) must be a `FlowMatchLCMScheduler`: the "
             "model is distilled to few steps that start from fresh noise; their levels are "
             "`sigmas` and the scheduler's `shift`"
+        )
+
+
+def _check_quantisable(parts: Parts, merged: Sequence[Any]) -> None:
+    """Refuse to quantise what diffusers does not load itself: it would silently stay as it is."""
+    if parts.transformer is not None:
+        raise ValueError(
+            "`quantization_config` needs a whole model in the format of diffusers, not "
+            f"{parts.transformer}: load it without, save it (`pipe.save_pretrained`), and load that"
+        )
+    if merged:
+        raise ValueError(
+            "`quantization_config` and `loras` do not go together: quantised weights take no "
+            "adapter into them; load them behind it with `load_lora_weights`"
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
-from tethercache.alignment import align
+from tethercache.alignment import align, is_plain
 from tethercache.errors import WrongModelError
 from tethercache.foreign import reading, some
 from tethercache.models.checkpoints.describe import describe
@@ -131,6 +131,6 @@ def not_finite(module: nn.Module) -> str:
 
 
 def _finite(tensor: Tensor) -> bool:
-    if not tensor.is_floating_point() or tensor.is_meta:
+    if not tensor.is_floating_point() or tensor.is_meta or not is_plain(tensor):
         return True
     return all(bool(piece.isfinite().all()) for piece in tensor.detach().flatten().split(_PIECE))
