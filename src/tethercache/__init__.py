@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tethercache.render import make
     from tethercache.request import VideoRequest
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "POLICIES",

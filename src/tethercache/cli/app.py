@@ -28,7 +28,6 @@ from tethercache.cli.takes import takes
 app = typer.Typer(
     name="tethercache",
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(generate)

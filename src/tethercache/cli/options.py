@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from tethercache.fit.execution import ATTENTION
+from tethercache.models import PRESETS, SHIPPED
+from tethercache.policies import POLICIES
 from tethercache.request import DEFAULT_SECONDS
 
 _SPEED = "Speed"
@@ -20,6 +22,23 @@ class DType(StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+
+
+def _policies(incomplete: str) -> list[tuple[str, str]]:
+    """What completes the name of a policy, also behind a `+`; the shell shows the summaries."""
+    before, plus, part = incomplete.rpartition("+")
+    start = before + plus + " " * (len(part) - len(part.lstrip()))
+    found = [name for name in POLICIES if POLICIES[name].wraps == bool(plus)]
+    return [
+        (start + name, POLICIES[name].summary) for name in found if name.startswith(part.strip())
+    ]
+
+
+def _models(incomplete: str) -> list[tuple[str, str]]:
+    """What completes the name of a model."""
+    known = {name: "the shipped model" for name in SHIPPED}
+    known |= {name: preset.summary for name, preset in PRESETS.items()}
+    return [(name, what) for name, what in known.items() if name.startswith(incomplete)]
 
 
 Prompt = Annotated[str | None, typer.Argument(help="What the video shows.", show_default=False)]
@@ -47,6 +66,7 @@ Policy = Annotated[
         metavar="NAME[:KEY=VALUE,...]",
         help="What the model remembers; see `tethercache policies`.",
         show_default="tethercache, in a window that suits the model",
+        autocompletion=_policies,
     ),
 ]
 Model = Annotated[
@@ -55,6 +75,7 @@ Model = Annotated[
         "--model",
         "-m",
         help="A name of `tethercache models list`, a folder, a checkpoint or a hub id.",
+        autocompletion=_models,
     ),
 ]
 WeightsDir = Annotated[
