@@ -27,6 +27,7 @@ from tethercache.conditioning import encode_prompts, warn_of_unread
 from tethercache.errors import NotFiniteError
 from tethercache.fit.execution import Execution, dispatched, overlap_choices, require_compiler
 from tethercache.models import Settings
+from tethercache.pipeline.adapters import Adapters
 from tethercache.pipeline.calls import Calls, VideoDecoder
 from tethercache.pipeline.inputs import Inputs, check_inputs
 from tethercache.pipeline.saved import SavedPipeline, check_scheduler
@@ -44,7 +45,7 @@ from tethercache.video import (
 )
 
 
-class CausalVideoPipeline(Calls, Switches, SavedPipeline):
+class CausalVideoPipeline(Calls, Switches, Adapters, SavedPipeline):
     """Long video from a causal few-step Wan model, with a cache policy in charge of its memory.
 
     Args:

@@ -79,6 +79,19 @@ class SavedPipeline(DiffusionPipeline):
         config["_class_name"] = cls.__name__
         return loaded
 
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """As diffusers does; see `save_config`.
+
+        Raises:
+            ValueError: if adapters are beside the weights, which a saved model has no place for.
+        """
+        if getattr(self.transformer, "peft_config", None):
+            raise ValueError(
+                "the transformer has adapters beside its weights, and a saved model has no place "
+                "for them: call `unload_lora_weights`, after `fuse_lora` if they are to stay"
+            )
+        super().save_pretrained(save_directory, **kwargs)
+
     def save_config(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """As diffusers does, and beside it the file with which plain diffusers loads the model."""
         os.makedirs(save_directory, exist_ok=True)

@@ -1,7 +1,9 @@
-"""LoRA adapters merged into a transformer, through diffusers and PEFT.
+"""LoRA adapters for a transformer, through diffusers and PEFT: merged into it, or beside it.
 
 Merged, an adapter costs nothing per pass and the model is saved, attached and hashed like any
-other. Names may be those of the original Wan code or of diffusers, with the wrappers of PEFT
+other. Beside the weights it can be scaled, switched and taken away while the model is used.
+
+Names may be those of the original Wan code or of diffusers, with the wrappers of PEFT
 (`base_model.model.`, as LongLive has them), ComfyUI (`diffusion_model.`) or diffusers
 (`transformer.`), the flat ones of kohya and musubi (`lora_unet_blocks_0_self_attn_q`), and
 `lora_A`/`lora_B` or `lora_down`/`lora_up`. Differences of whole weights, which LightX2V extracts
@@ -16,6 +18,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from diffusers import WanTransformer3DModel
@@ -23,7 +26,7 @@ from torch import Tensor, nn
 
 from tethercache.arguments import number
 from tethercache.errors import MissingModelError, WrongModelError
-from tethercache.foreign import read_json, reading, some
+from tethercache.foreign import first, read_json, reading, some
 from tethercache.models.checkpoints.names import diffusers_name, module_name
 from tethercache.models.checkpoints.read import Checkpoint, read_checkpoint
 
@@ -88,17 +91,60 @@ def merge_lora(transformer: WanTransformer3DModel, path: str | Path, scale: floa
     transformer.requires_grad_(False)
 
 
+def add_lora(
+    transformer: WanTransformer3DModel,
+    source: str | Path | Mapping[str, Tensor],
+    name: str,
+    file: str | None = None,
+) -> None:
+    """Put an adapter beside the weights; `set_adapters` of diffusers scales it from there on.
+
+    Args:
+        transformer: changed in place.
+        source: as for `merge_lora`, or the tensors themselves.
+        name: of the adapter.
+        file: which file of a folder.
+
+    Raises:
+        ValueError: if there is an adapter of this name.
+        WrongModelError: if the adapter is not one of this transformer, or holds differences of
+            weights, which no scale can be given to.
+        TetherCacheError: as `merge_lora`.
+    """
+    require_peft()
+    if name in getattr(transformer, "peft_config", {}):
+        raise ValueError(f"`adapter_name` ({name}) is taken; `delete_adapters` makes it free")
+    if isinstance(source, Mapping):
+        path, tensors = Path("the adapter"), dict(source)
+    else:
+        checkpoint = read_lora(Path(source) / file if file is not None else source)
+        path = checkpoint.path
+        tensors = {key: t for key, t in checkpoint.state.items() if isinstance(t, Tensor)}
+    state, differences = _adapter(path, tensors, transformer)
+    if differences:
+        raise WrongModelError(
+            f"{path} holds differences of whole weights ({first([*differences])}), which can only "
+            "be merged: `from_pretrained(..., loras=[(file, scale)])`"
+        )
+    _load(transformer, path, state, name)
+    transformer.requires_grad_(False)
+
+
+def _load(
+    transformer: WanTransformer3DModel, path: Path, state: dict[str, Tensor], name: str
+) -> None:
+    dtype = transformer.dtype
+    cast = {key: tensor.to(dtype) for key, tensor in state.items()}
+    with reading(path):
+        transformer.load_lora_adapter(cast, prefix=None, adapter_name=name)
+
+
 def _merge(
     transformer: WanTransformer3DModel, path: Path, state: dict[str, Tensor], scale: float
 ) -> None:
-    dtype = transformer.dtype
     try:
+        _load(transformer, path, state, "merged")
         with reading(path):
-            transformer.load_lora_adapter(
-                {name: tensor.to(dtype) for name, tensor in state.items()},
-                prefix=None,
-                adapter_name="merged",
-            )
             transformer.fuse_lora(lora_scale=scale, adapter_names=["merged"])
     finally:
         transformer.unload_lora()
@@ -124,9 +170,14 @@ def _adapter(
             continue
         module, side = module_name(matched[1] or matched[3]), matched[2] or matched[4]
         modules.setdefault(module, {})[_SIDES[side]] = tensor
-    linear = {name: m for name, m in transformer.named_modules() if isinstance(m, nn.Linear)}
+    linear = {
+        name.removesuffix(".base_layer"): module  # as PEFT calls it where another adapter is beside
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.Linear) and ".lora_" not in name
+    }
     wrong = [name for name, parts in modules.items() if not _fits(parts, linear.get(name))]
-    shapes = {name: parameter.shape for name, parameter in transformer.named_parameters()}
+    named = transformer.named_parameters()
+    shapes = {name.replace(".base_layer.", "."): parameter.shape for name, parameter in named}
     wrong += [name for name, t in differences.items() if shapes.get(name) != t.shape]
     problems = [
         some(what, names)
