@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from tests import pages
 from tests.conftest import ROOT
 from tethercache.cli.app import run
+from tethercache.pipeline.refused import REASONS
 
 GUIDES = ("durable.md", "prompts-over-time.md")
 
@@ -37,3 +40,24 @@ def test_every_command_and_every_line_of_python_of_a_guide_runs(
             )
             ran += 1
     assert ran > 2
+
+
+def test_every_block_of_the_page_about_diffusers_runs(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("peft", reason="LoRA is an extra")
+    from tests.models.checkpoints.test_lora import adapter
+
+    for module in ("dynamic_modules_utils", "constants"):  # where code of models is copied to
+        monkeypatch.setattr(f"diffusers.utils.{module}.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.chdir(tmp_path)
+    save_file(adapter(), "style.safetensors")
+    page, names = (ROOT / "docs/diffusers.md").read_text("utf-8"), {}
+    blocks = [block for language, block in pages.blocks(page) if language == "python"]
+    assert len(blocks) == page.count("```") // 2
+    for block in blocks:
+        if "torchao" not in block or importlib.util.find_spec("torchao"):
+            told = block.replace('"tiny"', repr(str(model)))
+            exec(compile(told, "diffusers.md", "exec"), names)
+    assert len(names["video"]) in (9, 33)
+    assert all(f"`{name}`" in page for name in REASONS)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tests.conftest import ROOT
 from tests.toys import toy_pipeline
+from tethercache.models.checkpoints.convert import convert
 from tethercache.models.folders import CODE, INDEX
 from tethercache.pipeline import CausalVideoPipeline
 from tethercache.policies.window import Window
@@ -82,6 +83,16 @@ def test_a_folder_of_before_loads(tmp_path: Path) -> None:
     assert torch.equal(
         latents(CausalVideoPipeline.from_pretrained(folder)), latents(toy_pipeline())
     )
+
+
+def test_plain_diffusers_loads_a_converted_transformer_with_lent_parts(
+    model: Path, tmp_path: Path
+) -> None:
+    whole = CausalVideoPipeline.from_pretrained(model)
+    folder = convert(model / "transformer", tmp_path / "converted", settings=whole.settings)
+    lent = {name: getattr(whole, name) for name in ("vae", "text_encoder", "tokenizer")}
+    theirs = DiffusionPipeline.from_pretrained(str(folder), trust_remote_code=True, **lent)
+    assert torch.equal(latents(theirs), latents(whole))
 
 
 def test_a_number_format_by_either_name(model: Path) -> None:
