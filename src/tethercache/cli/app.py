@@ -24,6 +24,7 @@ from tethercache.cli.policies import policies
 from tethercache.cli.reproduce import reproduce
 from tethercache.cli.resume import resume
 from tethercache.cli.takes import takes
+from tethercache.cli.trace import app as trace
 
 app = typer.Typer(
     name="tethercache",
@@ -41,6 +42,7 @@ app.command()(policies)
 app.command()(doctor)
 app.command()(bench)
 app.add_typer(models, name="models")
+app.add_typer(trace, name="trace")
 
 
 def _show_version(value: bool) -> None:
