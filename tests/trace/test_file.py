@@ -72,7 +72,10 @@ def test_beside_the_video_is_its_trace(whole: Path) -> None:
     assert json.loads(lines[-1]) == found[-1]
 
 
-@pytest.mark.parametrize("until", [2, 7, 11])
+@pytest.mark.parametrize(
+    "until",
+    [pytest.param(2, marks=pytest.mark.slow), 7, pytest.param(11, marks=pytest.mark.slow)],
+)
 def test_a_video_that_broke_off_has_a_whole_trace_in_the_end(
     run: Run, whole: Path, until: int
 ) -> None:
@@ -84,6 +87,7 @@ def test_a_video_that_broke_off_has_a_whole_trace_in_the_end(
     assert not trace_path(partial_path(run.path)).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(b"")])
 def test_where_the_trace_is_lost_all_is_made_again(
     run: Run, whole: Path, damage: Callable[[Path], Any]
@@ -103,6 +107,7 @@ def test_half_a_trace_is_refused(run: Run) -> None:
         Run(other, run.path.parent)(resume=Resume.YES)
 
 
+@pytest.mark.slow
 def test_a_video_that_replaces_another_takes_its_trace_away(run: Run) -> None:
     run()
     untraced = replace(run.loaded.order.request, trace=False)
@@ -113,6 +118,7 @@ def test_a_video_that_replaces_another_takes_its_trace_away(run: Run) -> None:
     assert not trace_path(run.path).exists()
 
 
+@pytest.mark.slow
 def test_a_branch_has_the_trace_of_its_parent_up_to_there(loaded: Loaded, tmp_path: Path) -> None:
     request = replace(loaded.order.request, snapshot_budget=1.0)
     parent, child = tmp_path / "parent.mp4", tmp_path / "child.mp4"

@@ -10,7 +10,7 @@ import torch
 
 from tests.golden.runner import repeat
 from tests.golden.test_golden import FOLDER
-from tests.policies.test_contract import SPECS
+from tests.policies.test_contract import BASES, PAIRS, SPECS
 from tests.rollout.test_changes import NEW, begin
 from tests.trace.runs import follow, trace
 from tethercache.policies import POLICIES
@@ -20,7 +20,14 @@ from tethercache.trace import Tracer, memory_of
 SMALL = "tethercache:sink=1,memory=4,recent=4"
 
 
-@pytest.mark.parametrize("name", ["run_tc_main", "run_tc_tau0", "run_fifo_s3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run_tc_main",
+        pytest.param("run_tc_tau0", marks=pytest.mark.slow),
+        pytest.param("run_fifo_s3", marks=pytest.mark.slow),
+    ],
+)
 def test_a_trace_agrees_with_the_decisions_of_the_official_code(name: str) -> None:
     with repeat(FOLDER, FOLDER / f"{name}.safetensors", "float64") as repeated:
         tracer = Tracer()
@@ -69,7 +76,14 @@ def _agrees(layer: dict[str, Any], golden: dict[str, torch.Tensor]) -> None:
     assert layer["dropped"] == sorted(frame for frame, kept in stays.items() if not kept)
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *BASES,
+        "tethercache + recency + async-admission",
+        *(pytest.param(spec, marks=pytest.mark.slow) for spec in (*SPECS, *PAIRS)),
+    ],
+)
 def test_every_policy_can_be_traced_and_every_frame_is_accounted_for(spec: str) -> None:
     policy, tracer = POLICIES.parse(spec), Tracer()
     rollout = begin(spec, plan=Plan(33))

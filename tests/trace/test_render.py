@@ -17,7 +17,7 @@ PROMPT = "a red ball rolling over grass"
 CHUNKS = 12
 
 
-@pytest.fixture(scope="module", params=["on", "off"])
+@pytest.fixture(scope="module", params=["on", pytest.param("off", marks=pytest.mark.slow)])
 def loaded(model: Path, request: pytest.FixtureRequest) -> Loaded:
     asked = tc.VideoRequest(
         PROMPT,

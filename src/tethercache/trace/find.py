@@ -56,8 +56,8 @@ class Found:
             hashes = read_sidecar(self.video).chunk_hashes
         except (OSError, SidecarError):
             return True
-        number = chunk["chunk"]
-        return number >= len(hashes) or hashes[number] == chunk.get("sha256")
+        here = hashes[chunk["chunk"] :]
+        return not here or bool(here[0] == chunk.get("sha256"))
 
 
 def find_trace(path: str | os.PathLike[str]) -> Found:

@@ -340,7 +340,7 @@ function drawFrame() {
   const longest = Math.max(...last), keepers = range(layers).filter((number) => last[number] === longest);
   const end = longest === data.chunks.length - 1 ? "to the end" : `up to chunk ${data.chunks[longest]?.chunk} (${when(data.chunks[longest]?.start ?? 0)})`;
   $("frame-text").textContent = longest < 0 ? "No chunk of this trace could read it."
-    : `Made in chunk ${data.chunks[Math.max(0, made)].chunk}. ${keepers.length === layers ? "All layers" : keepers.length === 1 ? `Layer ${keepers[0]}` : `${keepers.length} of ${layers} layers`} held it ${end}, the others shorter.`
+    : `${frame < data.chunks[0].start ? "Made before what is shown here" : `Made in chunk ${data.chunks[made].chunk}`}. ${keepers.length === layers ? "All layers" : keepers.length === 1 ? `Layer ${keepers[0]}` : `${keepers.length} of ${layers} layers`} held it ${end}, the others shorter.`
       .replace(keepers.length === layers ? ", the others shorter" : "\u0000", "");
   const canvas = $("life");
   canvas.style.height = `${Math.min(320, 30 + layers * Math.max(6, Math.min(14, 160 / layers)))}px`;
