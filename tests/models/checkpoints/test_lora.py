@@ -155,8 +155,7 @@ def test_a_merged_model_attaches_like_any_other(tmp_path: Path) -> None:
 def test_bad_adapters_are_one_clear_line_each(tmp_path: Path) -> None:
     good = adapter()
     save_file(good | {"blocks.9.self_attn.q.lora_A.weight": torch.zeros(2, 24)}, tmp_path / "block")
-    dora = {"blocks.0.self_attn.q.dora_scale": torch.ones(24, 1)}
-    save_file(good | dora, tmp_path / "dora")
+    save_file(good | {"blocks.0.self_attn.q.hada_w1_a": torch.ones(24, 1)}, tmp_path / "loha")
     save_file({name: t[:, :1].clone() for name, t in good.items()}, tmp_path / "shape")
     torch.save({"generator_lora": good, "x": Path}, tmp_path / "code")
     (tmp_path / "hollow").mkdir()
@@ -164,7 +163,7 @@ def test_bad_adapters_are_one_clear_line_each(tmp_path: Path) -> None:
     model = toy_transformer()
     for name, error, message in (
         ("block", WrongModelError, "1 layers do not fit .blocks.9"),
-        ("dora", WrongModelError, "1 tensors are no LoRA .blocks.0.self_attn.q.dora_scale"),
+        ("loha", WrongModelError, "1 tensors are no LoRA .blocks.0.self_attn.q.hada_w1_a"),
         ("shape", WrongModelError, "4 layers do not fit"),
         ("code", UnsafeModelError, "nothing was executed"),
         ("hollow", MissingModelError, "no adapter in"),

@@ -7,7 +7,8 @@ Names may be those of the original Wan code or of diffusers, with the wrappers o
 (`base_model.model.`, as LongLive has them), ComfyUI (`diffusion_model.`) or diffusers
 (`transformer.`), the flat ones of kohya and musubi (`lora_unet_blocks_0_self_attn_q`), and
 `lora_A`/`lora_B` or `lora_down`/`lora_up`. Differences of whole weights, which LightX2V extracts
-beside them (`.diff`, `.diff_b`, `.diff_m`), are added.
+beside them (`.diff`, `.diff_b`, `.diff_m`), are added. The magnitudes of a DoRA (arXiv 2402.09353)
+are `dora_scale` or `lora_magnitude_vector`, one for each output of a layer, as PEFT has them.
 
 The names are those of whole checkpoints, read by the same table, because the converters of
 diffusers leave out what they do not know: differences of norms, layers of a part of the blocks.
@@ -32,10 +33,13 @@ from tethercache.models.checkpoints.read import Checkpoint, read_checkpoint
 
 _KEYS = ("generator_lora", "lora", "state_dict", "model")
 _FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "generator_lora.pt")
-_PART = re.compile(r"^(.*?)\.(?:lora_)?(A|B|down|up)(?:\.default)?\.weight$|^(.*)\.(alpha)$")
+_PART = re.compile(
+    r"^(?P<layer>.*?)\.(?:(?:lora_)?(?P<side>A|B|down|up)(?:\.default)?\.weight|(?P<alpha>alpha)"
+    r"|(?P<magnitude>dora_scale|lora_magnitude_vector)(?:\.default)?(?:\.weight)?)$"
+)
 _DIFFERENCE = re.compile(r"^(.*)\.(diff|diff_b|diff_m)$")
 _DIFFERS = {"diff": ".weight", "diff_b": ".bias", "diff_m": ".modulation"}
-_SIDES = {"A": "A", "down": "A", "B": "B", "up": "B", "alpha": "alpha"}
+_SIDES = {"A": "A", "down": "A", "B": "B", "up": "B"}
 
 
 def require_peft() -> None:
@@ -60,15 +64,17 @@ def read_lora(path: str | Path) -> Checkpoint:
 
 
 def merge_lora(transformer: WanTransformer3DModel, path: str | Path, scale: float = 1.0) -> None:
-    """Add `scale` times an adapter's update to the weights: W + scale x alpha / rank x B A.
+    """Add `scale` times an adapter's update to the weights: W' = W + scale x alpha / rank x B A.
 
-    Where the file holds differences of weights, `scale` times these are added too.
+    Where the file holds differences of weights, `scale` times these are added too. A DoRA has a
+    magnitude m for each row of W' beside it, which becomes m W' / |W'| (arXiv 2402.09353, equation
+    5): as in PEFT the scale is that of its direction, and the magnitudes hold at every scale.
 
     Args:
         transformer: changed in place.
         path: a safetensors file, a `.pt` with `generator_lora`, or a folder that PEFT or diffusers
             wrote.
-        scale: strength; 0 changes nothing, negative values push away.
+        scale: strength; 0 changes nothing but magnitudes, negative values push away.
 
     Raises:
         MissingModelError: if there is no file, or PEFT is not installed.
@@ -168,8 +174,9 @@ def _adapter(
         if matched is None:
             strange.append(name)
             continue
-        module, side = module_name(matched[1] or matched[3]), matched[2] or matched[4]
-        modules.setdefault(module, {})[_SIDES[side]] = tensor
+        part = "alpha" if matched["alpha"] else "magnitude"
+        part = _SIDES[matched["side"]] if matched["side"] else part
+        modules.setdefault(module_name(matched["layer"]), {})[part] = tensor
     linear = {
         name.removesuffix(".base_layer"): module  # as PEFT calls it where another adapter is beside
         for name, module in transformer.named_modules()
@@ -179,30 +186,44 @@ def _adapter(
     named = transformer.named_parameters()
     shapes = {name.replace(".base_layer.", "."): parameter.shape for name, parameter in named}
     wrong += [name for name, t in differences.items() if shapes.get(name) != t.shape]
-    problems = [
-        some(what, names)
-        for what, names in (("tensors are no LoRA", strange), ("layers do not fit", wrong))
-        if names
-    ]
+    found = {"tensors are no LoRA": strange, "layers do not fit": wrong, **_not_dora(modules)}
+    problems = [some(what, names) for what, names in found.items() if names]
     if problems or not (modules or differences):
-        found = "; ".join(problems) or "it has no tensors"
-        raise WrongModelError(f"{path} is not a LoRA of this transformer: {found}")
-    adapter, common = {}, _alpha(path.parent / "adapter_config.json")
+        told = "; ".join(problems) or "it has no tensors"
+        raise WrongModelError(f"{path} is not a LoRA of this transformer: {told}")
+    adapter = {}
+    common, stable = _of_peft(path.parent / "adapter_config.json")
     for module, parts in modules.items():
         down = parts["A"]
         if (alpha := parts.get("alpha", common)) is not None:
-            down = down * (float(alpha) / down.shape[0])
+            down = down * (float(alpha) / down.shape[0] ** (0.5 if stable else 1))
         adapter[f"{module}.lora_A.weight"] = down
         adapter[f"{module}.lora_B.weight"] = parts["B"]
+        if "magnitude" in parts:
+            adapter[f"{module}.lora_magnitude_vector"] = parts["magnitude"].flatten()
     return adapter, differences
 
 
-def _alpha(config: Path) -> float | None:
-    """The one alpha that PEFT writes for all layers of an adapter, if its file is there."""
+def _of_peft(config: Path) -> tuple[float | None, bool]:
+    """The alpha of all layers, if PEFT's file is there, and if its rank counts as its root."""
     if not os.path.exists(config):
-        return None
+        return None, False
     with reading(config):
-        return float(number("lora_alpha", read_json(config).get("lora_alpha")))
+        told = read_json(config)
+        if several := told.get("alpha_pattern"):
+            raise WrongModelError(f"{config} has an alpha for each layer ({first([*several])})")
+        return float(number("lora_alpha", told.get("lora_alpha"))), bool(told.get("use_rslora"))
+
+
+def _not_dora(modules: Mapping[str, Mapping[str, Tensor]]) -> dict[str, list[str]]:
+    """What of the magnitudes PEFT cannot compute with, by reason."""
+    dora = {name: parts["magnitude"] for name, parts in modules.items() if "magnitude" in parts}
+    columns = [name for name, m in dora.items() if m.ndim == 2 and len(m) == 1 < m.shape[1]]
+    without = [name for name in modules if dora and name not in dora]
+    return {
+        "layers have a magnitude of each column, and PEFT has one of each row": columns,
+        "layers have no magnitude, and PEFT has them for all layers or for none": without,
+    }
 
 
 def _fits(parts: dict[str, Tensor], layer: nn.Linear | None) -> bool:
@@ -212,6 +233,9 @@ def _fits(parts: dict[str, Tensor], layer: nn.Linear | None) -> bool:
     if not all(tensor.is_floating_point() for tensor in (down, up)):
         return False
     if "alpha" in parts and parts["alpha"].numel() != 1:
+        return False
+    size, sizes = parts.get("magnitude", up[:, 0]).shape, (up.shape[:1], (len(up), 1))
+    if size not in (*sizes, (1, down.shape[1])):  # the last is refused by name
         return False
     shapes = down.ndim == up.ndim == 2 and down.shape[0] == up.shape[1] > 0
     return shapes and (up.shape[0], down.shape[1]) == (layer.out_features, layer.in_features)
