@@ -65,14 +65,16 @@ class Model:
         width = config.num_attention_heads * config.attention_head_dim
         return int(self.settings.chunk_size * self.tokens_per_frame * width)
 
-    def steps(self) -> Steps:
-        """The noise levels of the denoising passes."""
+    def steps(self, *, first: bool = False) -> Steps:
+        """The noise levels of the denoising passes, of the `first` chunk or of the others."""
         from diffusers import FlowMatchLCMScheduler
 
         from tethercache.rollout import Steps
 
-        scheduler = FlowMatchLCMScheduler(shift=self.shift)
-        return Steps.from_scheduler(scheduler, list(self.settings.sigmas))
+        scheduler, sigmas = FlowMatchLCMScheduler(shift=self.shift), self.settings.sigmas
+        if first and self.settings.first_sigmas is not None:
+            sigmas = self.settings.first_sigmas
+        return Steps.from_scheduler(scheduler, list(sigmas))
 
     def tensors(self) -> list[Tensor]:
         """All weights and buffers."""

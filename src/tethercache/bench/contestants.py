@@ -122,6 +122,7 @@ class Contestant:
             CounterNoise(),
             model.prompt_embeds,
             latent_size=model.latent_size,
+            first_steps=model.steps(first=True),
             context_noise=model.settings.context_noise,
             prefix=torch.randn(shape, generator=random).to(model.prompt_embeds),
         )

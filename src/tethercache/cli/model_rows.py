@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tethercache.models import BASE, HubFile, Model, Settings, base_lacks, present
@@ -40,15 +41,22 @@ def rows(model: Model, weights_dir: Path | None) -> list[tuple[str, str]]:
 
 
 def _settings_rows(settings: Settings, policy: str) -> list[tuple[str, str]]:
+    levels = _listed(settings.sigmas)
+    if settings.first_sigmas is not None:
+        levels += f" (of the first chunk {_listed(settings.first_sigmas)})"
     return [
         (
             "settings",
             f"chunks of {settings.chunk_size}, window {settings.window}, {settings.width}x"
             f"{settings.height} at {settings.fps} fps, noise levels "
-            f"{', '.join(f'{sigma:g}' for sigma in settings.sigmas)} before the shift",
+            f"{levels} before the shift",
         ),
         ("policy", f"{policy} unless --policy says otherwise, at most {settings.window} frames"),
     ]
+
+
+def _listed(levels: Sequence[float]) -> str:
+    return ", ".join(f"{level:g}" for level in levels)
 
 
 def _describe(path: Path) -> list[tuple[str, str]]:

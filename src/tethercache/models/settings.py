@@ -32,6 +32,7 @@ class Settings:
         width: pixel columns.
         fps: pixel frames a second.
         sigmas: noise levels of the steps before the scheduler's shift.
+        first_sigmas: those of the first chunk that is made, None for `sigmas`.
         context_noise: timestep that the context pass is told, 0..1000.
         max_sequence_length: text tokens, padding included.
 
@@ -46,6 +47,7 @@ class Settings:
     width: int = 832
     fps: int = 16
     sigmas: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
+    first_sigmas: tuple[float, ...] | None = None
     context_noise: float = 0.0
     max_sequence_length: int = 512
 
@@ -55,13 +57,9 @@ class Settings:
         if self.first_chunk_size is not None:
             whole_number("first_chunk_size", self.first_chunk_size, 1, _MOST["chunk_size"])
         number("context_noise", self.context_noise, 0, 1000)
-        if not isinstance(self.sigmas, tuple) or not 1 <= len(self.sigmas) <= _MOST_STEPS:
-            raise ValueError(f"`sigmas` must be 1 to {_MOST_STEPS} noise levels")
-        for i, (above, sigma) in enumerate(zip((1, *self.sigmas), self.sigmas, strict=False)):
-            if number(f"sigmas[{i}]", sigma, 0, 1) > above or not sigma:
-                raise ValueError(
-                    f"`sigmas` {self.sigmas} must fall from at most 1 and stay above 0"
-                )
+        _check_levels("sigmas", self.sigmas)
+        if self.first_sigmas is not None:
+            _check_levels("first_sigmas", self.first_sigmas)
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> Settings:
@@ -71,13 +69,20 @@ class Settings:
             ValueError: see the class.
         """
         known = {f.name: config[f.name] for f in fields(cls) if f.name in config}
-        if isinstance(known.get("sigmas"), list):
-            known["sigmas"] = tuple(known["sigmas"])
+        for name in ("sigmas", "first_sigmas"):
+            if isinstance(known.get(name), list):
+                known[name] = tuple(known[name])
         return cls(**known)
 
     def config(self) -> dict[str, Any]:
         """The settings as a pipeline's configuration holds them."""
-        return asdict(self) | {"sigmas": list(self.sigmas)}
+        first = None if self.first_sigmas is None else list(self.first_sigmas)
+        return asdict(self) | {"sigmas": list(self.sigmas), "first_sigmas": first}
+
+    def steps(self, chunks: int) -> int:
+        """Denoising steps of the first so many chunks that are made."""
+        first = self.sigmas if self.first_sigmas is None else self.first_sigmas
+        return (len(first) + (chunks - 1) * len(self.sigmas)) if chunks else 0
 
     def check_size(self, scale: int, rows: int, columns: int) -> None:
         """Raise `ValueError` unless frames are whole patches of whole latents.
@@ -93,3 +98,12 @@ class Settings:
                     f"`{name}` ({size}) must be a multiple of {scale * patch} pixels: patches of "
                     f"{patch} latents, each {scale} pixels wide"
                 )
+
+
+def _check_levels(name: str, levels: tuple[float, ...]) -> None:
+    """Raise `ValueError` unless noise levels fall from at most 1 and stay above 0."""
+    if not isinstance(levels, tuple) or not 1 <= len(levels) <= _MOST_STEPS:
+        raise ValueError(f"`{name}` must be 1 to {_MOST_STEPS} noise levels")
+    for i, (above, sigma) in enumerate(zip((1, *levels), levels, strict=False)):
+        if number(f"{name}[{i}]", sigma, 0, 1) > above or not sigma:
+            raise ValueError(f"`{name}` {levels} must fall from at most 1 and stay above 0")

@@ -96,7 +96,10 @@ class Parts:
         """
         if self.transformer is None and self.lora is None:
             return fingerprint(self.pipeline)
-        used = {"settings": self.settings.config(), "shift": self.shift, "prefer": [*self.prefer]}
+        settings = self.settings.config()
+        if settings["first_sigmas"] is None:  # which records of before do not know
+            del settings["first_sigmas"]
+        used = {"settings": settings, "shift": self.shift, "prefer": [*self.prefer]}
         digest = hashlib.sha256(json.dumps(used, sort_keys=True).encode())
         folders = [self.pipeline / part for part in BASE_PARTS]
         for root in (*filter(None, (self.transformer, self.lora)), *folders):

@@ -16,6 +16,7 @@ from torch import Tensor
 from tethercache.arguments import flag, instance, one_of
 from tethercache.cache import Policy
 from tethercache.fit.execution import Execution, require_compiler
+from tethercache.models import Settings
 from tethercache.pipeline.inputs import Inputs
 from tethercache.pipeline.refused import REASONS
 from tethercache.pipeline.steps import Callback, StepEnd
@@ -52,6 +53,7 @@ class Calls:
         frames: Callable[..., Generator[Tensor, None, None]]
         maybe_free_model_hooks: Callable[[], None]
         progress_bar: Callable[..., Any]
+        settings: Settings
         _execution_device: torch.device
 
     def stream(
@@ -159,7 +161,7 @@ class Calls:
             require_compiler(self._execution_device)
         chunks = inputs.plan.chunks
         generated = chunks.num_chunks - chunks.first_generated
-        self._num_timesteps = generated * len(self.config.sigmas)
+        self._num_timesteps = self.settings.steps(generated)
         self._interrupt = False
         return self._generate(inputs, decoder, keep_rotated, execution, step_end)
 

@@ -61,6 +61,7 @@ class CausalVideoPipeline(Calls, Switches, Adapters, SavedPipeline):
         width: pixel columns.
         fps: frames a second.
         sigmas: noise levels of the steps before the scheduler's shift.
+        first_sigmas: those of the first chunk that is made; None: as the others.
         context_noise: timestep that the context pass is told, 0..1000.
         max_sequence_length: text tokens, padding included.
     """
@@ -81,6 +82,7 @@ class CausalVideoPipeline(Calls, Switches, Adapters, SavedPipeline):
         width: int = 832,
         fps: int = 16,
         sigmas: list[float] | None = None,
+        first_sigmas: list[float] | None = None,
         context_noise: float = 0.0,
         max_sequence_length: int = 512,
     ) -> None:
@@ -100,6 +102,7 @@ class CausalVideoPipeline(Calls, Switches, Adapters, SavedPipeline):
             width=width,
             fps=fps,
             sigmas=list(Settings.sigmas if sigmas is None else sigmas),
+            first_sigmas=None if first_sigmas is None else list(first_sigmas),
             context_noise=context_noise,
             max_sequence_length=max_sequence_length,
         )
@@ -176,7 +179,7 @@ class CausalVideoPipeline(Calls, Switches, Adapters, SavedPipeline):
             embeds = self.encode_prompt(inputs.prompts)
         embeds = embeds.to(self._execution_device, self.transformer.dtype)
         embeds = embeds.repeat_interleave(inputs.videos_per_prompt, 0)
-        config = self.config
+        config, first = self.config, self.config.first_sigmas
         session = new_session(
             self.transformer,
             inputs.policy,
@@ -193,6 +196,7 @@ class CausalVideoPipeline(Calls, Switches, Adapters, SavedPipeline):
             inputs.noise,
             embeds,
             latent_size=inputs.latent_size,
+            first_steps=first and Steps.from_scheduler(self.scheduler, list(first)),
             context_noise=config.context_noise,
             prefix=inputs.prefix_latents,
             actions=inputs.actions(self.encode_prompt),

@@ -115,7 +115,8 @@ class SavedPipeline(DiffusionPipeline):
             vocabulary = self.text_encoder.config.vocab_size
             check_tokenizer(self.tokenizer, self.config.max_sequence_length, vocabulary, where)
         with reading(f"the scheduler of {where}"):
-            Steps.from_scheduler(self.scheduler, list(self.settings.sigmas))
+            for sigmas in filter(None, (self.settings.sigmas, self.settings.first_sigmas)):
+                Steps.from_scheduler(self.scheduler, list(sigmas))
         for name in ("transformer", "vae", "text_encoder"):
             warn_of_strange(name, getattr(self, name))
 

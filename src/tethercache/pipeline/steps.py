@@ -51,7 +51,7 @@ class StepEnd:
     def __call__(self, rollout: Rollout, step: int, timestep: float, latents: Tensor) -> Tensor:
         """See `Rollout`."""
         plan, made = rollout.plan, rollout.chunks_made
-        passed = (made - plan.first_generated) * len(rollout.steps) + step
+        passed = self._pipe.settings.steps(made - plan.first_generated) + step
         known = {"latents": latents, "prompt_embeds": rollout.prompt_embeds}
         told = {name: known[name] for name in self._names}
         back = self._callback(self._pipe, passed, timestep, told) or {}

@@ -262,6 +262,7 @@ class Loaded:
             device=_device_name(self.order.device),
             settings={
                 "sigmas": list(settings.sigmas),
+                **({"first_sigmas": list(first)} if (first := settings.first_sigmas) else {}),
                 "context_noise": settings.context_noise,
                 "flow_shift": self.pipe.scheduler.config.shift,
                 "threads": torch.get_num_threads(),

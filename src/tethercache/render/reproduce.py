@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from tethercache.render.recording import Recording
 
 _INPUTS = ("model_hash", "policy")
-_INPUT_SETTINGS = ("loras", "prefix", "sigmas", "context_noise", "flow_shift", "decoder")
+_LEVELS = ("sigmas", "first_sigmas", "context_noise", "flow_shift")
+_INPUT_SETTINGS = ("loras", "prefix", *_LEVELS, "decoder")
 
 
 @dataclass(frozen=True)

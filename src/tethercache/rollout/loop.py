@@ -30,8 +30,8 @@ STATE_VERSION = 2
 class Rollout(Iterator[Tensor]):
     """The latents of one batch of videos in the making: `next` makes one more chunk.
 
-    Every chunk takes `len(steps)` denoising passes and one context pass, which is told the timestep
-    `context_noise` and sees clean latents. Chunks of the prefix take a context pass at timestep 0.
+    Every chunk takes a denoising pass for each of its steps and one context pass, which is told the
+    timestep `context_noise` and sees clean latents. Chunks of the prefix take one at timestep 0.
     The model is attached to while a chunk is made, and free in between: any number of rollouts take
     turns on one model.
 
@@ -40,6 +40,7 @@ class Rollout(Iterator[Tensor]):
         session: decides, by its policy, what the model remembers.
         plan: the chunks.
         steps: the noise levels of the few-step sampler.
+        first_steps: those of the first chunk that is made, None for `steps`.
         noise: where noise comes from. It may be replaced between two chunks.
         prompt_embeds: text embeddings `[B, L_text, C_text]`.
         latent_size: height and width of a latent frame.
@@ -66,6 +67,7 @@ class Rollout(Iterator[Tensor]):
         prompt_embeds: Tensor,
         *,
         latent_size: tuple[int, int],
+        first_steps: Steps | None = None,
         context_noise: float = 0.0,
         prefix: Tensor | None = None,
         actions: Actions | None = None,
@@ -81,6 +83,7 @@ class Rollout(Iterator[Tensor]):
         self.session = session
         self.plan = plan
         self.steps = steps
+        self._first_steps = steps if first_steps is None else first_steps
         self.noise = noise
         self.chunks_made = 0
         self._transformer = transformer
@@ -353,8 +356,9 @@ class Rollout(Iterator[Tensor]):
             return self._on_step_end(self, step, timestep, latents)
 
         told = None if self._on_step_end is None else step_ended
-        with self.session.chunk(chunk.frames, len(self.steps)):
-            latents = denoise(predict_flow, draw, self.steps, told)
+        steps = self.steps if number else self._first_steps
+        with self.session.chunk(chunk.frames, len(steps)):
+            latents = denoise(predict_flow, draw, steps, told)
             finite = latents.isfinite().all()
             with self.session.context_pass(output=False):
                 self._call(latents, self._context_noise)
