@@ -76,8 +76,12 @@ def run(name: str, folder: Path, seconds: float, *, kill_at: int | None = None) 
         raise SystemExit(f"{name}: {said.decode()}")
 
 
-def slope(curve: Path, seconds: float) -> tuple[float, float, int, int]:
-    """Resident MB a minute of video after the warm-up, with its standard error; fewest, most files.
+def slope(curve: Path, seconds: float) -> tuple[float, float, float, int, int]:
+    """Resident MB a minute of video after the warm-up; fewest and most open files.
+
+    The slope is given twice: of a straight line by least squares, with its standard error, and as
+    the median of the slopes of all pairs of minutes (Theil and Sen), each minute by its lowest
+    reading. The second does not see memory that is taken for a while and given back.
 
     Bytes of the file stand for time: the video's rate is constant to a few per cent.
     """
@@ -90,9 +94,14 @@ def slope(curve: Path, seconds: float) -> tuple[float, float, int, int]:
     warm = second > _WARM_UP
     minutes = second[warm] / 60
     (gradient, _), covariance = np.polyfit(minutes, resident[warm], 1, cov=True)
+    numbers = np.unique(minutes.astype(int))
+    floor = np.array([resident[warm][minutes.astype(int) == number].min() for number in numbers])
+    first, later = np.triu_indices(len(numbers), 1)
+    steady = np.median((floor[later] - floor[first]) / (numbers[later] - numbers[first]))
     return (
         float(gradient),
         float(covariance[0, 0] ** 0.5),
+        float(steady),
         int(files[warm].min()),
         int(files[warm].max()),
     )
@@ -127,10 +136,11 @@ def main() -> None:
     for name in ("whole", "cut"):
         curves = sorted(given.folder.glob(f"{name}-*.csv"))
         for curve in curves:
-            gradient, error, fewest, most = slope(curve, given.seconds / len(curves))
+            gradient, error, steady, fewest, most = slope(curve, given.seconds / len(curves))
             print(
                 f"{curve.stem}: resident set {gradient:+.3f} MB (standard error {error:.3f}) a "
-                f"minute of video, {fewest} to {most} open files"
+                f"minute of video, lowest reading of a minute {steady:+.3f}, "
+                f"{fewest} to {most} open files"
             )
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (whole, cut)]
     print(

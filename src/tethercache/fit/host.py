@@ -6,7 +6,9 @@ limit is killed, however much memory is free outside of it.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 # of a group: its limit, what it uses, and the pages of files among that, which can be dropped
@@ -34,6 +36,25 @@ def host_memory(root: Path = Path("/")) -> tuple[int | None, int | None]:
         total.append(limit)
         free.append(unused)
     return min(free, default=None), min(total, default=None)
+
+
+def return_free_memory() -> None:
+    """Give what is freed, but not returned yet, back to the system, where malloc is glibc's.
+
+    What a thread frees stays in its part of the heap, and one small block at the end keeps all of
+    it. A process that runs for hours grows by that, although it holds no more.
+    """
+    trim = getattr(_c_library(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _c_library() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):  # Windows has no library of this process
+        return None
 
 
 def _limits(root: Path) -> Iterator[tuple[int, int]]:

@@ -24,6 +24,7 @@ from typing import Any
 
 from tethercache.errors import TetherCacheError
 from tethercache.files import Completed
+from tethercache.fit.host import return_free_memory
 from tethercache.render.batch import Resume
 from tethercache.render.guard import Guard, Return
 from tethercache.render.recording import Recording, Segment
@@ -137,6 +138,8 @@ class Saver(Completed):
             if not self._failed:
                 logger.warning("no snapshot could be written, so a crash loses more: %s", error)
             self._failed = True
+        del state
+        return_free_memory()  # as much as a snapshot, which would be freed piece by piece
         self._cost = time.thread_time() - began
 
     def close(self) -> None:
