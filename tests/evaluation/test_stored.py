@@ -171,6 +171,12 @@ def dies_on_one(each: Input, options: Options, store: Path | None) -> Outcome:
     return Outcome(Skipped(each.name, each.shown, "was seen"))
 
 
+@pytest.mark.parametrize("jobs", [1, 2, 7])
+def test_there_may_be_nothing_to_measure(jobs: int) -> None:
+    """As where there are no baselines."""
+    assert list(measure_all([], Options(), jobs=jobs)) == []
+
+
 @pytest.mark.slow
 def test_several_jobs_find_the_same_and_survive_the_end_of_one(
     scenes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -71,7 +71,7 @@ def measure_all(
     """
     if jobs < 1:
         raise ValueError(f"`jobs` ({jobs}) must be at least 1")
-    if jobs == 1 or len(inputs) == 1:
+    if jobs == 1 or len(inputs) <= 1:
         for each in inputs:
             yield _outcome(each, options, store)
         return
