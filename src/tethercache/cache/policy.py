@@ -211,6 +211,14 @@ class Policy(ABC):
         """
         return iter(())
 
+    def filled(self, bank: Bank) -> bool:
+        """Whether the budget was reached, so that frames have begun to leave.
+
+        Wrappers that narrow what is seen wait for it. By default the bank is full then; a policy
+        that makes room in advance knows more.
+        """
+        return bank.full
+
     @abstractmethod
     def open(self, bank: Bank, frames: int) -> Slots:
         """Choose the slots of the next `frames` latent frames and see to what leaves them."""
@@ -298,6 +306,10 @@ class Wrapper(Policy):
         """The same wrapper around smaller policies."""
         for policy in self.of.smaller(chunk):
             yield replace(self, of=policy)
+
+    def filled(self, bank: Bank) -> bool:
+        """Whether frames have begun to leave."""
+        return self.of.filled(bank)
 
     def open(self, bank: Bank, frames: int) -> Slots:
         """Slots of a new chunk."""

@@ -100,6 +100,16 @@ POLICIES: Registry[Policy] = Registry(
             waives={"full attention under budget": "a full cache is masked, too"},
             wraps=True,
         ),
+        "read-mask": Entry(
+            "tethercache.policies.read_mask:ReadMask",
+            "the same memory, but frames of one role are not seen in a band of steps and layers",
+            wraps=True,
+        ),
+        "shifted": Entry(
+            "tethercache.policies.shifted:Shifted",
+            "the same memory, but frames stand at their distances in time, long gaps shortened",
+            wraps=True,
+        ),
         "dysink-gate": Entry(
             "tethercache.policies.dysink_gate:DysinkGate",
             "the same memory, but a layer sees no far frames where its heads prefer one of them",

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from tethercache.arguments import whole_number
-from tethercache.cache import Bank, Slots
+from tethercache.cache import Bank, Cut, Event, Slots
 from tethercache.policies.window import Window
 
 
@@ -70,6 +70,7 @@ class DeepForcing(Window):
         """Use free slots; where there are too few, compress, and use those that become free."""
         if bank.readable + frames <= self.window:
             return bank.take(frames)
+        bank.notes[_BEGUN] = torch.ones((), device=bank.frame_index.device)
         middle = bank.oldest(
             bank.readable - self.sink - self.recent, since=self.sink, spare_pinned=False
         )
@@ -82,6 +83,16 @@ class DeepForcing(Window):
         newest = bank.newest(self.recent)
         bank.keep(bank.slots(0, self.sink) + chosen + newest)
         return bank.take(frames)
+
+    def filled(self, bank: Bank) -> bool:
+        """Compressed windows are not full again."""
+        return bank.full or _BEGUN in bank.notes
+
+    def on(self, bank: Bank, event: Event) -> None:
+        """Begin anew behind a cut; see `Policy.on` for the rest."""
+        super().on(bank, event)
+        if isinstance(event, Cut):
+            bank.notes.pop(_BEGUN, None)
 
     def commit(self, bank: Bank) -> None:
         """Remember what the newest R frames ask for, as the mean query of each."""
@@ -105,4 +116,5 @@ class DeepForcing(Window):
         return (score + marks[..., None]).flatten(1)
 
 
+_BEGUN = "deep-forcing.begun"
 _QUERIES = "deep-forcing.queries"

@@ -50,7 +50,7 @@ class DysinkGate(Wrapper):
         seen, far = self.of.see(bank, pass_), bank.readable - self.recent_size
         order = bank.newest(bank.readable)
         local = order[far : bank.readable - len(bank.current)] if far > 0 else order[:0]
-        if not bank.full or not len(local):
+        if not self.filled(bank) or not len(local):
             return seen
         bias = self._bias(bank, order[:far], local)
         return each_view(

@@ -12,15 +12,16 @@ frames only, at their usual positions. The rule and its form are ours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from tethercache.arguments import number, one_of, whole_number
-from tethercache.cache import Bank, Fused, Pass, View, Wrapper, each_view
+from tethercache.arguments import one_of
+from tethercache.cache import Bank, Fused, Pass, View, each_view
+from tethercache.policies.narrow import Banded, newest_of, without
 
 
 @dataclass(frozen=True)
-class FarRead(Wrapper):
+class FarRead(Banded):
     """Show far frames in a band of denoising steps and layers only.
 
     Args:
@@ -34,60 +35,30 @@ class FarRead(Wrapper):
         last_layer: where they end.
         context: whether the context pass sees far frames (`far`, in the same layers) or not.
         sink: whether the sink is `far`, or seen by all passes as what is `near`.
-
-    Where the caller does not say how many steps a chunk has, no step is known to be near its end:
-    a negative `first_step` is never reached, a negative `last_step` not passed.
     """
 
-    newest: int = 0
-    first_step: int = 0
-    last_step: int = -1
-    first_layer: float = 0.0
-    last_layer: float = 1.0
     context: Literal["far", "near"] = "near"
     sink: Literal["far", "near"] = "far"
 
     def __post_init__(self) -> None:
-        whole_number("newest", self.newest, least=0)
-        whole_number("first_step", self.first_step)
-        whole_number("last_step", self.last_step)
-        number("first_layer", self.first_layer, least=0, most=1)
-        number("last_layer", self.last_layer, least=0, most=1)
+        super().__post_init__()
         one_of("context", self.context, ("far", "near"))
         one_of("sink", self.sink, ("far", "near"))
-
-    def check_chunk(self, committed: int, frames: int) -> None:
-        """A pass must see its own chunk whole."""
-        if self._frames < frames:
-            raise ValueError(f"`newest` ({self._frames}) must be at least the chunk ({frames})")
-        self.of.check_chunk(committed, frames)
 
     def see(self, bank: Bank, pass_: Pass) -> View | Fused:
         """What the policy inside shows, or the newest of it."""
         seen = self.of.see(bank, pass_)
-        if not bank.full or self.sees_far(pass_):
+        if not self.filled(bank) or self.sees_far(pass_):
             return seen
         return each_view(seen, lambda view: self._near(bank, view))
 
     def sees_far(self, pass_: Pass) -> bool:
         """Whether `pass_` sees far frames."""
-        depth = pass_.layer / pass_.layers
-        if not self.first_layer <= depth < self.last_layer:
-            return False
         if pass_.commits:
-            return self.context == "far"
-        first, last = self.first_step, self.last_step
-        if pass_.steps is not None:
-            first, last = (n + pass_.steps if n < 0 else n for n in (first, last))
-        return 0 <= first <= pass_.step and (pass_.step <= last or last < 0)
-
-    @property
-    def _frames(self) -> int:
-        return self.newest or self.of.recent_size
+            return self.context == "far" and self.in_layers(pass_)
+        return self.in_layers(pass_) and self.in_steps(pass_)
 
     def _near(self, bank: Bank, view: View) -> View:
-        seen = bank.newest(bank.readable, among=view.slots)
-        sink = self.sink_size if self.sink == "near" else 0
-        if sink + self._frames >= len(seen):
-            return view
-        return replace(view, slots=seen[:sink] + seen[len(seen) - self._frames :])
+        if self.sink == "near":
+            return without(bank, view, self.sink_size, bank.readable - self.near)
+        return newest_of(view, bank, self.near)
