@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests import tables
 from tests.backbones.original import (
     Guided,
     InfinityRope,
@@ -23,11 +25,12 @@ from tests.backbones.original import (
 )
 from tests.golden.runner import load_transformer
 from tests.models.checkpoints.made import GOLDEN, official
-from tethercache.backbones import attach, attach_pipeline, float64_sinusoid
+from tethercache.backbones import attach, attach_pipeline, float64_sinusoid, new_session
 from tethercache.cache import Bank, Event, Policy, Switch
 from tethercache.errors import SessionError
 from tethercache.policies.tethercache import TetherCache
 from tethercache.policies.window import Window
+from tethercache.rollout import Plan, Rollout, Steps
 
 SIGMAS = [1.0, 0.9375, 5 / 6, 0.625]
 WHOLE = Window(window=21, positions="absolute")
@@ -83,6 +86,7 @@ def family(name: str) -> Any:
         "rolling-sink": lambda: build(RollingSink),
         "infinity-rope": lambda: build(InfinityRope),
         "longlive": lambda: build(Pipeline, updates=True),
+        "interactive longlive": lambda: build(Interactive, updates=True),
     }[name]()
 
 
@@ -94,47 +98,49 @@ FAMILIES = [
     "rolling-sink",
     "infinity-rope",
     "longlive",
+    "interactive longlive",
 ]
 
 
 def run(pipeline: Any, inputs: Inputs, prefix: bool = False) -> Tensor:
     prompt: Any = inputs.prompt
-    if isinstance(pipeline, InfinityRope):
+    if isinstance(pipeline, InfinityRope | Interactive):
         prompt = [inputs.prompt] * (inputs.noise.shape[1] // 3)
     start = inputs.prefix if prefix else None
     latents: Tensor = pipeline.inference(inputs.noise, prompt, inputs.renoise, start)
     return latents
 
 
-@torch.no_grad()
+def levels(sigmas: Sequence[float]) -> Steps:
+    return Steps(tuple(1000 * sigma for sigma in sigmas), tuple(sigmas))
+
+
 def converted(pipeline: Any, policy: Policy, inputs: Inputs, prefix: bool = False) -> Tensor:
-    """The same video by diffusers' transformer with the same weights, and a declared loop."""
-    transformer, made = load_transformer(GOLDEN), []
-    zeros = torch.zeros(len(inputs.noise))
-    with float64_sinusoid(transformer), attach(transformer, policy, chunk_size=3) as session:
+    """The same video by our own rollout, with the same weights in diffusers' transformer."""
+    transformer, start = load_transformer(GOLDEN), 3 if prefix else 0
+    frames = inputs.noise.shape[1]
 
-        def flow(x: Tensor, timestep: float) -> Tensor:
-            latents, times = x.transpose(1, 2), zeros + timestep
-            return transformer(latents, times, inputs.prompt).sample.transpose(1, 2)
+    def noise(chunk: int, draw: int, shape: tuple[int, ...]) -> Tensor:
+        if draw:
+            again = inputs.renoise[chunk, (draw - 1) % 3].expand(len(inputs.noise), -1, -1, -1, -1)
+        else:
+            again = inputs.noise[:, 3 * chunk : 3 * chunk + 3]
+        return again.transpose(1, 2)
 
-        if prefix:
-            with session.chunk(3), session.context_pass():
-                flow(inputs.prefix, 0)
-            made.append(inputs.prefix)
-        for number, x in enumerate(inputs.noise.split(3, dim=1)):
-            first = pipeline.first_sigmas is not None and number == 0
-            sigmas = pipeline.first_sigmas if first else SIGMAS
-            with session.chunk(3, len(sigmas)):
-                for step, sigma in enumerate(sigmas):
-                    if step:
-                        again = inputs.renoise[None, number, (step - 1) % 3]
-                        x = (1 - sigma) * x + sigma * again
-                    with session.denoising_pass():
-                        x = x - sigma * flow(x, 1000 * sigma)
-                with session.context_pass():
-                    flow(x, pipeline.context_noise)
-            made.append(x)
-    return torch.cat(made, dim=1)
+    with float64_sinusoid(transformer):
+        rollout = Rollout(
+            transformer,
+            new_session(transformer, policy, chunk_size=3, keep_rotated=True),
+            Plan(start + frames, chunk_size=3, prefix=start),
+            levels(SIGMAS),
+            noise,
+            inputs.prompt,
+            latent_size=tuple(inputs.noise.shape[-2:]),
+            first_steps=pipeline.first_sigmas and levels(pipeline.first_sigmas),
+            context_noise=pipeline.context_noise,
+            prefix=inputs.prefix.transpose(1, 2) if prefix else None,
+        )
+        return torch.cat(list(rollout), dim=2).transpose(1, 2)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -446,3 +452,92 @@ def test_a_size_that_the_pipeline_does_not_know_of_is_refused(inputs: Inputs) ->
         pytest.raises(ValueError, match=r"has 20 tokens, but `frame_seq_length`.* 1560"),
     ):
         run(pipeline, inputs)
+
+
+# what the page says of a pipeline, and which cases above show it: families, or single tests
+ROWS: list[tuple[str, str, tuple[Any, ...]]] = [
+    (
+        "Self-Forcing, Causal-Forcing, Reward-Forcing",
+        "what Reward-Forcing's sink averages is the policy's to say: `ema-sink`",
+        ("self-forcing", "reward-forcing"),
+    ),
+    (
+        "Causal-Forcing++",
+        "`denoising_step_list_first_chunk` counts for the first chunk behind a prefix; with and "
+        "without context noise",
+        ("causal-forcing++", "causal-forcing++ with context noise"),
+    ),
+    (
+        "Rolling-Sink",
+        "once, as its pipeline frees its model before it decodes",
+        ("rolling-sink",),
+    ),
+    (
+        "Infinity-RoPE",
+        "the policy is told where the prompt changes; what it does to its own cache there is "
+        "without effect",
+        ("infinity-rope", test_a_policy_is_told_where_the_prompt_changes),
+    ),
+    (
+        "LongLive, MemRoPE",
+        "whose attention returns `(x, update)`",
+        ("longlive", test_adapters_of_peft_stay_in_place),
+    ),
+    (
+        "interactive LongLive and its children",
+        "`_recache_after_switch` replaces what is remembered by the frames that it reads, at most "
+        "a window of them; with `global_sink` the sink stays",
+        (
+            "interactive longlive",
+            test_a_prompt_switch_reads_again_what_the_pipeline_reads,
+            test_beyond_the_window_what_is_remembered_is_read_again,
+        ),
+    ),
+    (
+        "DummyForcing, Forcing-KV",
+        "their sorting of heads is off; so must their TeaCache be if it leaves out a chunk's first "
+        "or last pass",
+        (
+            test_heads_are_not_sorted_by_caches_that_are_empty,
+            test_blocks_may_be_left_out_only_where_nothing_is_remembered,
+        ),
+    ),
+    (
+        "causal diffusion with classifier-free guidance",
+        'two caches: `session.caches("negative")`',
+        (test_guidance_has_two_caches, test_a_scale_of_one_has_one_cache),
+    ),
+    (
+        "LongLive 2.0",
+        "with plain positions; `inference_t_scale` and `multi_shot_rope_offset` are refused",
+        (test_guidance_has_two_caches, test_positions_that_are_not_the_policys_are_refused),
+    ),
+    (
+        "Rolling Forcing, Causal-Forcing's `long_video`",
+        "several chunks are denoised jointly, so none is clean before the next begins",
+        (test_joint_denoising_is_refused_by_name,),
+    ),
+    (
+        "bidirectional pipelines",
+        "they make all frames at once",
+        (test_what_makes_all_frames_at_once_is_refused,),
+    ),
+]
+
+
+def table() -> str:
+    """The pipelines and what becomes of them, as the page shows them."""
+
+    def verdict(cases: tuple[Any, ...]) -> str:
+        names = [case.__name__ for case in cases if callable(case)]
+        refused = len(names) == len(cases) == 1 and "is_refused" in names[0]
+        return "refused" if refused else "served"
+
+    return tables.table(
+        ("pipeline", "`attach_pipeline`", ""),
+        ((shown, verdict(cases), note) for shown, note, cases in ROWS),
+    )
+
+
+def test_every_family_is_in_the_table() -> None:
+    assert {case for *_, cases in ROWS for case in cases if isinstance(case, str)} == {*FAMILIES}

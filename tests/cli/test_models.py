@@ -67,6 +67,7 @@ def test_a_model_is_shown_with_origin_size_and_state_of_each_file(
     assert "Efficient-Large-Model/LongLive-1.3B/models/lora.pt (2.80 GB): missing" in out
     assert "Wan-AI/Wan2.1-T2V-1.3B-Diffusers (VAE, text encoder, tokenizer): present" in out
     assert "window 12" in out
+    assert "14.0 GB of a GPU in bfloat16, 10.9 GB at the least" in out
     assert "tethercache:memory=5" in out
 
 
@@ -302,3 +303,5 @@ def test_the_doctor_says_what_is_here_and_what_can_run(
     assert "toy: present" in out
     assert "self-forcing: missing gdhe17/Self-Forcing/checkpoints/self_forcing_dmd.pt" in out
     assert "longlive with tethercache:memory=5: " in out
+    assert "longlive-2 with tethercache:sink=8,memory=16,recent=8: " in out
+    assert "Wan-AI/Wan2.2-TI2V-5B-Diffusers, for longlive-2: missing" in out

@@ -17,14 +17,20 @@ from tethercache.errors import NotEnoughMemoryError
 from tethercache.fit import choice
 from tethercache.fit.choice import Machine, Placement, Wishes, fastest
 from tethercache.fit.memory import (
+    PUBLISHED,
     WAN_1_3B,
+    WAN_5B,
+    Sizes,
     Tiles,
     cache_bytes,
     decode_bytes,
     estimate,
     pass_bytes,
+    sizes_of,
 )
 from tethercache.fit.sizes import transformer_parameters
+from tethercache.models import BASES, PRESETS
+from tethercache.policies import POLICIES
 from tethercache.policies.tethercache import TetherCache
 from tethercache.video import StreamingDecoder, TileSize
 
@@ -32,10 +38,35 @@ GIB = 2**30
 DEFAULT = {"budget": 21, "hidden": 3}
 
 
-def wan(layers: int = 30) -> WanTransformer3DModel:
+def wan(sizes: Sizes = WAN_1_3B) -> WanTransformer3DModel:
+    channels = 48 if sizes.vae_patched else 16
     with torch.device("meta"):
-        model = WanTransformer3DModel(num_attention_heads=12, ffn_dim=8960, num_layers=layers)
+        model = WanTransformer3DModel(
+            num_attention_heads=sizes.heads,
+            ffn_dim=sizes.ffn,
+            num_layers=sizes.layers,
+            in_channels=channels,
+            out_channels=channels,
+        )
     return model.to(torch.bfloat16).requires_grad_(False)
+
+
+def wan_vae(sizes: Sizes, dtype: torch.dtype) -> AutoencoderKLWan:
+    """The VAE of Wan2.1, or of Wan2.2 as its repository in diffusers' format configures it."""
+    patched = {
+        "base_dim": 160,
+        "decoder_base_dim": 256,
+        "z_dim": 48,
+        "in_channels": 12,
+        "out_channels": 12,
+        "is_residual": True,
+        "patch_size": 2,
+        "scale_factor_spatial": 16,
+        "latents_mean": [0.0] * 48,
+        "latents_std": [1.0] * 48,
+    }
+    with torch.device("meta"):
+        return AutoencoderKLWan(**(patched if sizes.vae_patched else {})).to(dtype)
 
 
 def tensors(held: object) -> list[Tensor]:
@@ -56,25 +87,42 @@ def test_a_latent_frame_takes_what_is_published() -> None:
 
 
 def test_parameters_are_counted_from_the_model_itself() -> None:
-    model = wan()
-    counted = transformer_parameters(model.config, Path("model"))
-    assert counted == sum(p.numel() for p in model.parameters()) == WAN_1_3B.transformer
-    assert counted * 2 / 1e9 == pytest.approx(2.84, abs=0.01)
-    with torch.device("meta"):
-        vae = AutoencoderKLWan()
-    assert sum(p.numel() for p in vae.parameters()) == WAN_1_3B.vae
+    for name, sizes in PUBLISHED.items():
+        model = wan(sizes)
+        counted = transformer_parameters(model.config, Path("model"))
+        assert counted == sum(p.numel() for p in model.parameters()) == sizes.transformer, name
+        vae = wan_vae(sizes, torch.bfloat16)
+        assert sum(p.numel() for p in vae.parameters()) == sizes.vae, name
+        pixels = 16 if vae.config.patch_size is None else 32
+        assert sizes.tokens * pixels**2 == sizes.height * sizes.columns, name
+    assert WAN_1_3B.transformer * 2 / 1e9 == pytest.approx(2.84, abs=0.01)
 
 
-def test_cache_and_pass_are_those_of_the_real_modules() -> None:
-    layers, policy, sizes = 2, TetherCache(), dataclasses.replace(WAN_1_3B, layers=2)
-    model = wan(layers)
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_has_the_sizes_of_its_settings(name: str) -> None:
+    preset = PRESETS[name]
+    settings, sizes = preset.settings, sizes_of(preset)
+    assert (sizes.height, sizes.columns) == (settings.height, settings.width)
+    assert sizes.chunk == settings.chunk_size
+    assert sizes.text_length == settings.max_sequence_length
+    assert preset.base == BASES[48 if sizes.vae_patched else 16]
+
+
+@pytest.mark.parametrize("name", ["self-forcing", "krea-realtime", "longlive-2"])
+def test_cache_and_pass_are_those_of_the_real_modules(name: str) -> None:
+    preset = PRESETS[name]
+    policy = POLICIES.parse(preset.policy)
+    sizes = dataclasses.replace(sizes_of(preset), layers=2)
+    model, chunk = wan(sizes), sizes.chunk
+    scale = 16 if sizes.vae_patched else 8
+    shape = (1, model.config.in_channels, chunk, sizes.height // scale, sizes.columns // scale)
     prompt = torch.empty(1, 512, 4096, dtype=torch.bfloat16, device="meta")
-    latents = torch.empty(1, 16, 3, 60, 104, dtype=torch.bfloat16, device="meta")
+    latents = torch.empty(shape, dtype=torch.bfloat16, device="meta")
     time = torch.empty(1, device="meta")
-    attached = attach(model, policy, chunk_size=3)
+    attached = attach(model, policy, chunk_size=chunk)
     with torch.no_grad(), FusedAttention(), LiveBytes() as live, attached as session:
-        for _ in range(8):
-            with session.chunk(3):
+        for _ in range(policy.budget // chunk + 1):
+            with session.chunk(chunk):
                 with session.denoising_pass():
                     model(latents, time, prompt)
                 with session.context_pass():
@@ -85,27 +133,36 @@ def test_cache_and_pass_are_those_of_the_real_modules() -> None:
         held = [tensor for bank in banks for tensor in tensors(bank)]
     storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held}
     kept = sum(storages.values())
-    expected = cache_bytes(sizes, budget=policy.budget, hidden=policy.reserve(3))
+    expected = cache_bytes(sizes, budget=policy.budget, hidden=policy.reserve(chunk))
     expected += sum(bank.text.nbytes for bank in banks)  # counted with the prompt
     assert kept == pytest.approx(expected, rel=0.01)
     assert work == pytest.approx(pass_bytes(sizes), rel=0.1)
 
 
-@pytest.mark.parametrize(("element", "tiles"), [(2, None), (4, None), (2, Tiles())])
+@pytest.mark.parametrize(
+    ("sizes", "element", "tiles"),
+    [
+        (WAN_1_3B, 2, None),
+        (WAN_1_3B, 4, None),
+        (WAN_1_3B, 2, Tiles()),
+        (WAN_5B, 2, None),
+        pytest.param(WAN_5B, 2, Tiles(), marks=pytest.mark.slow),
+    ],
+)
 def test_decoding_takes_what_the_real_vae_takes(
-    element: int, tiles: Tiles | None, monkeypatch: pytest.MonkeyPatch
+    sizes: Sizes, element: int, tiles: Tiles | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # the decoder asks whether its frames are finite; tensors without storage cannot say
     monkeypatch.setattr(Tensor, "tolist", lambda finite: [True] * len(finite))
     dtype = torch.bfloat16 if element == 2 else torch.float32
-    with torch.device("meta"):
-        vae = AutoencoderKLWan().to(dtype)
-        latents = torch.empty(1, 16, 3, 60, 104, dtype=dtype)
+    vae, scale = wan_vae(sizes, dtype), 16 if sizes.vae_patched else 8
+    shape = (1, vae.config.z_dim, 3, sizes.height // scale, sizes.columns // scale)
+    latents = torch.empty(shape, dtype=dtype, device="meta")
     tile = tiles and TileSize(tiles.size, tiles.size, tiles.stride, tiles.stride)
     decoder = StreamingDecoder(vae, tile=tile)
     with LiveBytes() as live, torch.device("meta"):
         decoder.decode(latents)
-    features, work = decode_bytes(WAN_1_3B, element=element, tiles=tiles)
+    features, work = decode_bytes(sizes, element=element, tiles=tiles)
     assert features + work == pytest.approx(live.peak, rel=0.1)
     assert features == pytest.approx(live.now, rel=0.1)
 

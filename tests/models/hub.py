@@ -12,6 +12,7 @@ import torch
 from tests.models.checkpoints.made import wan_names
 from tests.toys import toy_pipeline, toy_transformer
 from tethercache.models import BASE, HubFile, Preset, Settings
+from tethercache.pipeline import CausalVideoPipeline
 
 REVISION = "0" * 40
 CONFIG = {"dim": 24, "num_heads": 2}
@@ -34,9 +35,9 @@ def toy_checkpoint(path: Path, *, seed: int = 7) -> Path:
     return path
 
 
-def toy_base(folder: Path) -> Path:
-    """The toy pipeline as another class wrote it: the base that lends its parts."""
-    toy_pipeline().save_pretrained(folder)
+def toy_base(folder: Path, pipe: CausalVideoPipeline | None = None) -> Path:
+    """A toy pipeline as another class wrote it: the base that lends its parts."""
+    (pipe or toy_pipeline()).save_pretrained(folder)
     index = json.loads((folder / "model_index.json").read_text())
     kept = {key: value for key, value in index.items() if isinstance(value, list | str)}
     kept |= {"_class_name": "WanPipeline", "scheduler": ["diffusers", "UniPCMultistepScheduler"]}

@@ -6,11 +6,13 @@ import re
 
 import pytest
 
-from tests import pages
+from tests import pages, tables
 from tests.conftest import ROOT
-from tethercache.fit.memory import WAN_1_3B, Tiles, estimate
+from tethercache.fit.choice import Machine, Wishes, choose
+from tethercache.fit.memory import WAN_1_3B
 from tethercache.models import PRESETS
 from tethercache.policies import POLICIES
+from tethercache.request import plan_video
 
 PAGE = (ROOT / "docs/real-models.md").read_text()
 BLOCKS = pages.blocks(PAGE)
@@ -26,35 +28,35 @@ def test_every_command_of_the_page_parses(line: str) -> None:
         assert model in PRESETS
 
 
-def test_every_preset_is_in_the_table_with_its_file_size_and_licence() -> None:
-    for name, preset in PRESETS.items():
-        (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}` ")]
-        assert f"`{preset.transformer.repository}`" in row
-        for file in filter(None, (preset.transformer, preset.lora)):
-            assert f"`{file.path}`" in row
-            assert file.size is None or f"{file.size:,}" in row
-        assert preset.licence.split(" on the ")[0] in row
-
-
-def test_the_memory_table_is_the_arithmetic() -> None:
-    rows = re.findall(r"^\| `(tethercache\S*)` \| (\d+) \| (.*) \|$", PAGE, re.M)
-    assert len(rows) == 4
-    for spec, budget, numbers in rows:
-        policy = POLICIES.parse(spec)
-        assert policy.budget == int(budget)
-        sizes = {"budget": policy.budget, "hidden": policy.reserve(3)}
-        plain, on_read = estimate(WAN_1_3B, **sizes), estimate(WAN_1_3B, **sizes, rotated=False)
-        tiled = estimate(WAN_1_3B, **sizes, rotated=False, tiles=Tiles())
-        decode = plain.features + plain.work
-        expected = (
-            *(plain.weights, plain.cache, decode, plain.overhead, plain.total),
-            *(on_read.total, tiled.total),
+def test_every_table_is_that_of_the_cases_that_are_tested() -> None:
+    for name, content in tables.tables().items():
+        assert PAGE.count(f"<!-- {name} -->\n{content}\n<!-- /{name} -->") == 1, (
+            f"the table {name!r} is old: run `python -m tests.tables`"
         )
-        for shown, value in zip(numbers.split(" | "), expected, strict=True):
-            assert float(shown) == pytest.approx(value / 1e9, abs=0.06), (spec, shown, value)
 
 
 def test_the_python_of_the_page_compiles() -> None:
     for language, block in BLOCKS:
         if language == "python":
             compile(block, "real-models.md", "exec")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_policy_that_a_note_names_serves_its_model(name: str) -> None:
+    preset = PRESETS[name]
+    for spec in re.findall(r"`([^`]+)`", preset.note):
+        plan_video(preset.settings, spec, num_seconds=60)
+
+
+def test_the_policies_that_authors_use_serve_their_models() -> None:
+    (longlive, reward) = re.findall(r"`--policy (\S+)`", PAGE.partition("## 6.")[2])[:2]
+    plan_video(PRESETS["longlive"].settings, longlive, num_seconds=60)
+    plan_video(PRESETS["reward-forcing"].settings, reward, num_seconds=60)
+
+
+def test_a_card_of_12_gb_runs_what_the_page_says() -> None:
+    (tiled, whole) = re.findall(r"one with 12 GB `(\S+)` in tiles or `(\S+)` without", PAGE)[0]
+    for spec, tiles in ((tiled, True), (f"tethercache:{whole}", False)):
+        wishes = Wishes("bfloat16", limit=12 * 2**30)
+        placed = choose(WAN_1_3B, POLICIES.parse(spec), Machine("cuda"), wishes)
+        assert (placed.tiles is not None) == tiles

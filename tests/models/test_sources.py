@@ -10,15 +10,19 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
+from diffusers.video_processor import VideoProcessor
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.models.checkpoints.made import wan_names
 from tests.models.hub import PRESET, into_cache, toy_base, toy_checkpoint
 from tests.toys import toy_pipeline, toy_transformer
 from tethercache.errors import DamagedModelError, MissingModelError
 from tethercache.fit.sizes import measure
 from tethercache.models import (
     BASE,
+    BASES,
     PRESETS,
     HubFile,
     base_lacks,
@@ -102,6 +106,44 @@ def test_a_checkpoint_on_disk_borrows_the_base(hub: Path, tmp_path: Path) -> Non
     parts = fetch(find(str(path)))
     assert parts.transformer == path
     assert (parts.pipeline / "vae/config.json").is_file()
+
+
+def test_a_checkpoint_of_48_channels_borrows_the_parts_of_wan_2_2(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vae = AutoencoderKLWan(
+        base_dim=4,
+        decoder_base_dim=6,
+        z_dim=48,
+        dim_mult=[1, 1, 1],
+        num_res_blocks=1,
+        attn_scales=[],
+        temperal_downsample=[True, True],
+        latents_mean=[0.0] * 48,
+        latents_std=[1.0] * 48,
+        is_residual=True,
+        patch_size=2,
+        in_channels=12,
+        out_channels=12,
+        scale_factor_spatial=8,
+    )
+    size, model = {"height": 32, "width": 32}, toy_transformer(channels=48)
+    made = toy_pipeline(**size)
+    made.register_modules(vae=vae.eval(), transformer=model)
+    made.video_processor = VideoProcessor(vae_scale_factor=8)
+    toy_base(tmp_path / BASES[48], made)
+    toy_base(tmp_path / BASE)
+    torch.save({"generator": wan_names(model)}, tmp_path / "mine.pt")
+    (tmp_path / "config.json").write_text('{"dim": 24, "num_heads": 2}')
+    parts = fetch(find(str(tmp_path / "mine.pt")), tmp_path)
+    assert parts.pipeline == tmp_path / BASES[48]
+    parts = dataclasses.replace(parts, settings=dataclasses.replace(made.settings, **size))
+    pipe, asked = CausalVideoPipeline.from_pretrained(parts), {"policy": Window(window=6)}
+    frames = pipe(PROMPT, num_frames=21, **asked).frames
+    assert frames.shape == (1, 21, 32, 32, 3)
+    assert abs(frames - made(PROMPT, num_frames=21, **asked).frames).max() < 1e-5
+    sizes = measure(parts)
+    assert (sizes.vae_patched, sizes.vae_base, sizes.tokens) == (True, 6, 4)
+    assert sizes.vae == sum(parameter.numel() for parameter in vae.parameters())
 
 
 def test_a_converted_checkpoint_makes_the_same(hub: Path, expected: Tensor, tmp_path: Path) -> None:

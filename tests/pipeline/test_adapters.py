@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.models.checkpoints.test_lora import adapter
+from tests.models.checkpoints.adapters import adapter
 from tests.toys import toy_pipeline
 from tethercache.errors import MissingModelError, WrongModelError
 from tethercache.pipeline import CausalVideoPipeline

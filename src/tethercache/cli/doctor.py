@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -14,13 +13,13 @@ from rich.markup import escape
 from tethercache.cli.failures import Debug
 from tethercache.evaluation.vbench.weights import WEIGHTS, missing_weights
 from tethercache.fit import Machine, free_memory, pick_device
-from tethercache.models import BASE, PRESETS, SHIPPED, base_lacks, preset_lacks
+from tethercache.models import BASES, PRESETS, SHIPPED, base_lacks, preset_lacks
 from tethercache.policies import POLICIES
 from tethercache.software import NOT_INSTALLED, versions
 from tethercache.text import printable
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "huggingface_hub", "safetensors", "av", "peft")
-_HEAD_DIM = 128  # of Wan2.1-T2V-1.3B, which every preset is a fine-tuning of
+_HEAD_DIM = 128  # of every Wan, which every preset is a fine-tuning of
 
 
 def doctor(
@@ -52,7 +51,9 @@ def doctor(
         row("model", f"{name}: {'present' if here else f'missing, expected in {folder}'}")
     for name, preset in PRESETS.items():
         row("model", f"{name}: {_state(preset_lacks(preset))}")
-    row("base", f"{BASE}, which all but tiny need: {_state(base_lacks())}")
+    for base in BASES.values():
+        borrowers = ", ".join(name for name, preset in PRESETS.items() if preset.base == base)
+        row("base", f"{base}, for {borrowers}: {_state(base_lacks(base=base))}")
     for line in _abilities(device, free):
         row("can run", line)
     if weights_dir is not None:
@@ -66,13 +67,12 @@ def doctor(
 def _abilities(device: str, free: int | None) -> list[str]:
     """What of the presets fits into the free memory, by arithmetic."""
     from tethercache.fit.choice import Wishes, fastest
-    from tethercache.fit.memory import WAN_1_3B
+    from tethercache.fit.memory import sizes_of
 
     lines = []
     for name, preset in PRESETS.items():
-        sizes = dataclasses.replace(WAN_1_3B, chunk=preset.settings.chunk_size)
         policy = POLICIES.parse(preset.policy)
-        placement, fits = fastest(sizes, policy, Machine(device), Wishes(), free or 0)
+        placement, fits = fastest(sizes_of(preset), policy, Machine(device), Wishes(), free or 0)
         verdict = "not known" if free is None else ("yes" if fits else "no")
         needs = f"in {placement.dtype} it needs {placement.estimate}"
         lines.append(f"{name} with {preset.policy}: {verdict}, {needs}")

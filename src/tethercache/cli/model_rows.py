@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tethercache.models import BASE, HubFile, Model, Settings, base_lacks, present
+from tethercache.models import HubFile, Model, Preset, Settings, base_lacks, present
 
 
 def rows(model: Model, weights_dir: Path | None) -> list[tuple[str, str]]:
@@ -24,9 +24,10 @@ def rows(model: Model, weights_dir: Path | None) -> list[tuple[str, str]]:
         rows += [("checked", "no: sizes and licence are as public sources state them")]
         for file in preset.files:
             rows.append(("file", f"{file} ({_size(file)}): {_where(file, weights_dir)}"))
-        lacking = base_lacks(weights_dir)
+        lacking = base_lacks(weights_dir, preset.base)
         state = f"missing {', '.join(lacking)}" if lacking else "present"
-        rows.append(("base", f"{BASE} (VAE, text encoder, tokenizer): {state}"))
+        rows.append(("base", f"{preset.base} (VAE, text encoder, tokenizer): {state}"))
+        rows += _memory(preset)
     elif model.path is not None:
         rows.append(("model", str(model.path)))
         rows += _describe(model.path)
@@ -53,6 +54,20 @@ def _settings_rows(settings: Settings, policy: str) -> list[tuple[str, str]]:
         ),
         ("policy", f"{policy} unless --policy says otherwise, at most {settings.window} frames"),
     ]
+
+
+def _memory(preset: Preset) -> list[tuple[str, str]]:
+    """What a preset takes of a GPU with its own policy, by arithmetic."""
+    from tethercache.fit.choice import Machine, Wishes, ways
+    from tethercache.fit.memory import sizes_of
+    from tethercache.policies import POLICIES
+
+    policy = POLICIES.parse(preset.policy)
+    *_, least = needs = [
+        way.estimate.total / 1e9
+        for way in ways(sizes_of(preset), policy, Machine("cuda"), Wishes())
+    ]
+    return [("memory", f"{needs[0]:.1f} GB of a GPU in bfloat16, {least:.1f} GB at the least")]
 
 
 def _listed(levels: Sequence[float]) -> str:

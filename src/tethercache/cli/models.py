@@ -50,9 +50,8 @@ def list_models(weights_dir: WeightsDir = None, debug: Debug = False) -> None:
             "Apache-2.0",
             "the small model that comes with the package",
         )
-    base = base_lacks(weights_dir)
     for name, preset in PRESETS.items():
-        missing = preset_lacks(preset, weights_dir) + base
+        missing = preset_lacks(preset, weights_dir) + base_lacks(weights_dir, preset.base)
         settings = preset.settings
         table.add_row(
             f"[bold]{name}",

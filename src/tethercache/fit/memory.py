@@ -14,18 +14,22 @@ Sizes are in bytes, GB is 1e9 of them; a GPU sold with 16 GB has 16 x 2 ** 30.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tethercache.models import Preset
 
 OVERHEAD = 600_000_000
 """What a GPU's context and the workspaces of its libraries take; an assumption."""
 
-# of the Wan VAE with `base_dim` 96, numbers per pixel of a frame
-_VAE_BASE = 96
-_FEATURES = 2366
-_DECODING = 2790
+# of a VAE, Wan2.1's and Wan2.2's: the channels of its decoder at full resolution, and the numbers
+# per pixel of a frame that decoding keeps, and that it needs on top
+_VAE = {False: (96, 2366, 2790), True: (256, 1785, 3634)}
 
-# numbers per token that a pass needs, in units of the model's width and of the feed-forward width
-_PASS_WIDTH, _PASS_FFN = 4, 2
+# numbers per token that a pass needs, in units of the model's width and of the feed-forward width:
+# in a feed-forward layer, and in an attention
+_PASS_WIDTH, _PASS_FFN, _PASS_ATTENTION = 4, 2, 12
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Sizes:
         columns: pixel columns of the video.
         chunk: latent frames denoised jointly.
         text_length: tokens of a prompt.
-        vae_base: channels of the VAE at full resolution.
+        vae_base: channels of the VAE's decoder at full resolution.
+        vae_patched: whether it is of the kind of Wan2.2, whose pixels come in patches.
     """
 
     transformer: int
@@ -60,7 +65,8 @@ class Sizes:
     columns: int
     chunk: int = 3
     text_length: int = 512
-    vae_base: int = _VAE_BASE
+    vae_base: int = 96
+    vae_patched: bool = False
 
     @property
     def width(self) -> int:
@@ -85,7 +91,32 @@ WAN_1_3B = Sizes(
     height=480,
     columns=832,
 )
-"""Wan2.1-T2V-1.3B at 480x832, which every preset is a fine-tuning of."""
+"""Wan2.1-T2V-1.3B at 480x832, which most presets are fine-tunings of."""
+
+WAN_14B = replace(WAN_1_3B, transformer=14_288_491_584, layers=40, heads=40, ffn=13_824)
+"""Wan2.1-T2V-14B at 480x832."""
+
+WAN_5B = replace(
+    WAN_1_3B,
+    transformer=4_999_787_712,
+    vae=704_688_668,
+    heads=24,
+    ffn=14_336,
+    tokens=880,
+    height=704,
+    columns=1280,
+    vae_base=256,
+    vae_patched=True,
+)
+"""Wan2.2-TI2V-5B at 704x1280."""
+
+PUBLISHED = {"1.3B": WAN_1_3B, "5B": WAN_5B, "14B": WAN_14B}
+"""The models by the names that the authors of Wan give to their sizes."""
+
+
+def sizes_of(preset: Preset) -> Sizes:
+    """The sizes of a preset, whose files need not be here."""
+    return replace(PUBLISHED[preset.size], chunk=preset.settings.chunk_size)
 
 
 @dataclass(frozen=True)
@@ -161,13 +192,15 @@ def decode_bytes(sizes: Sizes, *, element: int = 2, tiles: Tiles | None = None) 
     if tiles is not None:
         decoded = _covered(sizes.height, tiles) * _covered(sizes.columns, tiles)
         area = min(tiles.size, sizes.height) * min(tiles.size, sizes.columns)
+    base, features, decoding = _VAE[sizes.vae_patched]
     scale = element * sizes.vae_base
-    return decoded * _FEATURES * scale // _VAE_BASE, area * _DECODING * scale // _VAE_BASE
+    return decoded * features * scale // base, area * decoding * scale // base
 
 
 def pass_bytes(sizes: Sizes, *, element: int = 2) -> int:
     """What a transformer pass needs on top of weights and cache, with fused attention."""
     numbers = _PASS_WIDTH * sizes.width + _PASS_FFN * sizes.ffn
+    numbers = max(numbers, _PASS_ATTENTION * sizes.width)
     return sizes.chunk * sizes.tokens * numbers * element
 
 

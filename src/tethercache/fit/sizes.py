@@ -29,7 +29,8 @@ def measure(parts: Parts) -> Sizes:
     vae, settings = read_config(parts.pipeline / "vae"), parts.settings
     _, rows, columns = config["patch_size"]
     with reading(parts.pipeline):
-        base = whole_number("base_dim", vae.get("base_dim", 96), least=1)
+        name = "base_dim" if vae.get("decoder_base_dim") is None else "decoder_base_dim"
+        base = whole_number(name, vae.get(name, 96), least=1)
         spatial = whole_number("scale_factor_spatial", vae.get("scale_factor_spatial", 8), least=1)
         settings.check_size(spatial, rows, columns)
     tokens = settings.height // (spatial * rows) * (settings.width // (spatial * columns))
@@ -47,6 +48,7 @@ def measure(parts: Parts) -> Sizes:
         chunk=settings.chunk_size,
         text_length=settings.max_sequence_length,
         vae_base=base,
+        vae_patched=bool(vae.get("is_residual")),
     )
 
 

@@ -1,6 +1,6 @@
 """Models by name, and what can be known of a model without loading its weights."""
 
-from tethercache.models.presets import BASE, PRESETS, HubFile, Preset
+from tethercache.models.presets import BASE, BASES, PRESETS, HubFile, Preset
 from tethercache.models.settings import Settings
 from tethercache.models.sources import (
     SHIPPED,
@@ -18,6 +18,7 @@ from tethercache.models.sources import (
 
 __all__ = [
     "BASE",
+    "BASES",
     "PRESETS",
     "SHIPPED",
     "HubFile",

@@ -1,7 +1,7 @@
 """Published models by name: which files they are made of and how they were trained to be used.
 
-All are fine-tunings of Wan2.1-T2V-1.3B. Their authors publish the transformer alone; VAE, text
-encoder and tokenizer are those of the base model. What follows is from the authors' repositories,
+All are fine-tunings of Wan. Their authors publish the transformer alone; VAE, text encoder and
+tokenizer are those of the base model. What follows is from the authors' repositories,
 model cards and configuration files as public sources quote them. Nothing here has been downloaded
 by this project's tests; sizes are in bytes, and None where no source states them.
 """
@@ -15,6 +15,9 @@ from tethercache.models.settings import Settings
 
 BASE = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 """Lends VAE, text encoder and tokenizer to every model that comes as a transformer alone."""
+
+BASES = {16: BASE, 48: "Wan-AI/Wan2.2-TI2V-5B-Diffusers"}
+"""The base by the channels of the model's latents; Wan2.1-14B has the VAE of 1.3B."""
 
 BASE_PARTS = ("vae", "text_encoder", "tokenizer")
 
@@ -57,6 +60,8 @@ class Preset:
         licence: of the weights, as their distributor states it.
         source: paper or repository.
         lora: adapter that is part of the model.
+        base: repository of the model that lends it VAE, text encoder and tokenizer.
+        size: of the transformer, as the authors of Wan call it.
         shift: flow shift of the noise levels.
         prefer: which state dict of the checkpoint is meant, the best first.
         policy: the policy that `generate` takes by default; it fits the window.
@@ -69,6 +74,8 @@ class Preset:
     licence: str
     source: str
     lora: HubFile | None = None
+    base: str = BASE
+    size: str = "1.3B"
     shift: float = SHIFT
     prefer: tuple[str, ...] = ("generator_ema", "generator")
     policy: str = "tethercache"
@@ -83,6 +90,8 @@ class Preset:
 _SELF_FORCING = "gdhe17/Self-Forcing"
 _CAUSAL_FORCING = "zhuhz22/Causal-Forcing"
 _LONGLIVE = "Efficient-Large-Model/LongLive-1.3B"
+_PLUS_PLUS = "causal-forcing++/framewise-{}step.pt"
+_FOUR_STEPS = Settings.sigmas
 
 PRESETS: Mapping[str, Preset] = {
     "self-forcing": Preset(
@@ -114,6 +123,29 @@ PRESETS: Mapping[str, Preset] = {
         licence="Apache-2.0",
         source="arXiv 2602.02214",
     ),
+    "causal-forcing-2step": Preset(
+        summary="Causal Forcing++, one latent frame at a time in 2 steps, the first in 4",
+        transformer=HubFile(_CAUSAL_FORCING, _PLUS_PLUS.format(2)),
+        settings=Settings(chunk_size=1, sigmas=(1.0, 0.5), first_sigmas=_FOUR_STEPS),
+        licence="Apache-2.0",
+        source="arXiv 2605.15141",
+    ),
+    "causal-forcing-1step": Preset(
+        summary="Causal Forcing++, one latent frame at a time in 1 step, the first in 4: fastest",
+        transformer=HubFile(_CAUSAL_FORCING, _PLUS_PLUS.format(1)),
+        settings=Settings(chunk_size=1, sigmas=(1.0,), first_sigmas=_FOUR_STEPS),
+        licence="Apache-2.0",
+        source="arXiv 2605.15141",
+    ),
+    "causal-forcing-long": Preset(
+        summary="Causal Forcing, chunks of 3, trained for videos of a minute",
+        transformer=HubFile(_CAUSAL_FORCING, "chunkwise/longvideo.pt"),
+        settings=Settings(),
+        licence="Apache-2.0",
+        source="arXiv 2602.02214",
+        note="the authors run it with Rolling Forcing, which denoises several chunks jointly; here "
+        "each chunk is clean before the next one begins",
+    ),
     "longlive": Preset(
         summary="LongLive 1.3B, base and LoRA, trained with a window of 12",
         transformer=HubFile(_LONGLIVE, "models/longlive_base.pt", 5_676_334_208),
@@ -133,6 +165,29 @@ PRESETS: Mapping[str, Preset] = {
         licence="not stated on the model card",
         source="arXiv 2512.04678",
         policy="tethercache:memory=2",
-        note="the authors average evicted frames into the sink, which no policy here does",
+        note="the authors average evicted frames into the sink, as `ema-sink` does",
+    ),
+    "krea-realtime": Preset(
+        summary="Krea Realtime, Self-Forcing of Wan2.1-T2V-14B, chunks of 3",
+        transformer=HubFile("krea/krea-realtime-video", "krea-realtime-video-14b.safetensors"),
+        settings=Settings(),
+        licence="Apache-2.0",
+        source="https://github.com/krea-ai/realtime-video",
+        size="14B",
+        note="28.6 GB; the authors show it the newest 3 frames and compute their keys and values "
+        "again for each chunk, which is not done here; their code is CC BY-NC-SA 4.0",
+    ),
+    "longlive-2": Preset(
+        summary="LongLive 2.0 of Wan2.2-TI2V-5B, chunks of 8, 1280x704 at 24 fps",
+        transformer=HubFile("Efficient-Large-Model/LongLive-2.0-5B", "model_bf16.pt"),
+        settings=Settings(chunk_size=8, window=32, height=704, width=1280, fps=24),
+        licence="NVIDIA Open Model License",
+        source="arXiv 2605.18739",
+        base=BASES[48],
+        size="5B",
+        prefer=("generator", "generator_ema"),
+        policy="tethercache:sink=8,memory=16,recent=8",
+        note="the authors take their 4 steps with UniPC and shift the positions of a new shot; "
+        "here noise is added again between steps, as in its distillation",
     ),
 }

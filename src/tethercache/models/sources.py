@@ -28,6 +28,7 @@ from tethercache.models.folders import CLASSES, INDEX, has_part
 from tethercache.models.presets import (
     BASE,
     BASE_PARTS,
+    BASES,
     CHECKPOINTS,
     PREFERENCE,
     PRESETS,
@@ -174,8 +175,8 @@ def fetch(model: Model, weights_dir: Path | None = None) -> Parts:
             ours = "FlowMatchLCM" in str(index.get("scheduler"))
             return Parts(path, settings, shift=None if ours else SHIFT)
         shift = _shift(path)
-        _check_checkpoint(path / "transformer", PREFERENCE)
-        return Parts(fetch_base(weights_dir), settings, path / "transformer", shift=shift)
+        base = _base_of(path / "transformer", PREFERENCE)
+        return Parts(fetch_base(weights_dir, base), settings, path / "transformer", shift=shift)
     preset, lora = model.preset, None
     if preset is not None:
         path = fetch_file(preset.transformer, weights_dir)
@@ -185,9 +186,9 @@ def fetch(model: Model, weights_dir: Path | None = None) -> Parts:
     assert path is not None
     assert model.settings is not None
     prefer = preset.prefer if preset is not None else PREFERENCE
-    _check_checkpoint(path, prefer)
+    base = _base_of(path, prefer)
     return Parts(
-        fetch_base(weights_dir),
+        fetch_base(weights_dir, base),
         model.settings,
         path,
         lora,
@@ -196,12 +197,12 @@ def fetch(model: Model, weights_dir: Path | None = None) -> Parts:
     )
 
 
-def _check_checkpoint(path: Path, prefer: Sequence[str]) -> None:
-    """Look at a checkpoint before gigabytes are fetched for it."""
+def _base_of(path: Path, prefer: Sequence[str]) -> str:
+    """The base of a checkpoint, which is looked at before gigabytes are fetched for it."""
     from tethercache.models.checkpoints.describe import describe
     from tethercache.models.checkpoints.read import read_checkpoint
 
-    describe(read_checkpoint(path, prefer=prefer))
+    return BASES.get(describe(read_checkpoint(path, prefer=prefer))["in_channels"], BASE)
 
 
 def fetch_file(file: HubFile, weights_dir: Path | None = None) -> Path:
@@ -216,9 +217,9 @@ def fetch_file(file: HubFile, weights_dir: Path | None = None) -> Path:
         raise _unavailable(f"`{file.path}` of {file.repository}", file.size, error) from error
 
 
-def fetch_base(weights_dir: Path | None = None) -> Path:
-    """The folder of the base model, with its VAE, text encoder and tokenizer; see `fetch`."""
-    return _fetch_pipeline(BASE, weights_dir, BASE_PARTS)
+def fetch_base(weights_dir: Path | None = None, base: str = BASE) -> Path:
+    """The folder of a base model, with its VAE, text encoder and tokenizer; see `fetch`."""
+    return _fetch_pipeline(base, weights_dir, BASE_PARTS)
 
 
 def present(file: HubFile, weights_dir: Path | None = None) -> Path | None:
@@ -234,9 +235,9 @@ def preset_lacks(preset: Preset, weights_dir: Path | None = None) -> list[str]:
     return [str(file) for file in preset.files if present(file, weights_dir) is None]
 
 
-def base_lacks(weights_dir: Path | None = None) -> list[str]:
-    """What of the base model is not on this machine; asks nobody."""
-    index = present(HubFile(BASE, INDEX), weights_dir)
+def base_lacks(weights_dir: Path | None = None, base: str = BASE) -> list[str]:
+    """What of a base model is not on this machine; asks nobody."""
+    index = present(HubFile(base, INDEX), weights_dir)
     return [INDEX, *BASE_PARTS] if index is None else _lacking(index.parent, BASE_PARTS)
 
 

@@ -1,12 +1,8 @@
-"""Synthetic checkpoints of every published format, and the table of them in the documentation.
-
-`python -m tests.models.checkpoints.formats` writes the table into `docs/real-models.md`.
-"""
+"""Synthetic checkpoints of every published format, and the table of them in the documentation."""
 
 from __future__ import annotations
 
 import json
-import re
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests import tables
 from tests.models.checkpoints.made import CONFIG, noise, official, plain, reference
 
 Make = Callable[[Path], Path]
@@ -68,10 +65,9 @@ def published(
 
 def table() -> str:
     """The formats and what becomes of them, as the page shows them."""
-    cells = ((f"{row.what} | {row.who} | {row.then}") for row in FORMATS)
-    return "\n".join(
-        ["| format | who makes it | what happens |", "|---|---|---|"]
-        + [f"| {row} |" for row in dict.fromkeys(cells)]
+    return tables.table(
+        ("format", "who makes it", "what happens"),
+        ((row.what, row.who, row.then) for row in FORMATS),
     )
 
 
@@ -499,16 +495,3 @@ def pickle_with_code(folder: Path) -> Path:
 def torchscript(folder: Path) -> Path:
     torch.jit.script(torch.nn.Linear(1, 1)).save(folder / "script.pt")
     return folder / "script.pt"
-
-
-PAGE = Path(__file__).parents[3] / "docs/real-models.md"
-_TABLE = re.compile(r"(?<=<!-- formats -->\n).*?(?=\n<!-- /formats -->)", re.S)
-
-
-def renewed(page: str) -> str:
-    """The page about real models with the table of formats as it is now."""
-    return _TABLE.sub(lambda _: table(), page)
-
-
-if __name__ == "__main__":
-    PAGE.write_text(renewed(PAGE.read_text()))

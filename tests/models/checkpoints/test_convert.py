@@ -16,7 +16,7 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.models.checkpoints import formats, made
+from tests.models.checkpoints import made
 from tests.models.checkpoints.formats import FORMATS, Format, self_forcing_dmd
 from tethercache.alignment import is_aligned
 from tethercache.errors import MissingModelError, TetherCacheError, WrongModelError
@@ -79,12 +79,6 @@ def test_other_formats_are_refused_by_name(row: Format, tmp_path: Path) -> None:
     with pytest.raises(TetherCacheError, match=row.refused) as raised:
         load_transformer(path)
     assert "\n" not in str(raised.value)
-
-
-def test_the_table_of_formats_on_the_page_is_the_one_that_is_tested() -> None:
-    page = formats.PAGE.read_text()
-    assert formats.renewed(page) == page, f"run `python -m {formats.__name__}`"
-    assert formats.table() in page
 
 
 def test_a_configuration_of_another_model_in_the_folder_is_not_believed(tmp_path: Path) -> None:

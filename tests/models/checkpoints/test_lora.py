@@ -8,39 +8,27 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch.nn import functional
 
+from tests.models.checkpoints.adapters import (
+    KINDS,
+    MODULES,
+    RANK,
+    Kind,
+    adapter,
+    differences,
+    extracted,
+)
 from tests.toys import toy_transformer
 from tethercache.backbones import attach
 from tethercache.errors import MissingModelError, UnsafeModelError, WrongModelError
 from tethercache.models.checkpoints import lora
-from tethercache.models.checkpoints.lora import merge_lora
+from tethercache.models.checkpoints.lora import add_lora, merge_lora
 from tethercache.policies.window import Window
 
 pytest.importorskip("peft", reason="LoRA is an extra")
 
-MODULES = {
-    "blocks.0.self_attn.q": "blocks.0.attn1.to_q",
-    "blocks.1.cross_attn.o": "blocks.1.attn2.to_out.0",
-    "blocks.0.ffn.0": "blocks.0.ffn.net.0.proj",
-    "blocks.1.ffn.2": "blocks.1.ffn.net.2",
-}
-RANK = 2
-
-
-def adapter(down: str = "lora_A", up: str = "lora_B", prefix: str = "") -> dict[str, Tensor]:
-    """A random adapter under official names."""
-    state, random = {}, torch.Generator().manual_seed(5)
-    model = toy_transformer()
-    for official, name in MODULES.items():
-        layer = model.get_submodule(name)
-        for side, shape in (
-            (down, (RANK, layer.in_features)),
-            (up, (layer.out_features, RANK)),
-        ):
-            key = f"{prefix}{official}.{side}.weight"
-            state[key] = torch.randn(shape, generator=random)
-    return state
+NAMED = [f"{number}: {kind.what}" for number, kind in enumerate(KINDS)]
 
 
 def check(path: Path, scale: float = 1.0, strength: float = 1.0) -> None:
@@ -65,52 +53,43 @@ def test_longlive_s_file_of_peft_names_is_merged(scale: float, tmp_path: Path) -
     check(tmp_path / "lora.pt", scale)
 
 
-def test_names_of_other_tools_are_understood(tmp_path: Path) -> None:
-    save_file(adapter(prefix="diffusion_model."), tmp_path / "comfy.safetensors")
-    check(tmp_path / "comfy.safetensors")
-    save_file(adapter("lora_down", "lora_up"), tmp_path / "kohya.safetensors")
-    check(tmp_path / "kohya.safetensors")
-    renamed = {}
-    for name, tensor in adapter().items():
-        module, side = name.split(".lora_")
-        renamed[f"transformer.{MODULES[module]}.lora_{side}"] = tensor
-    save_file(renamed, tmp_path / "pytorch_lora_weights.safetensors")
-    check(tmp_path)
+@pytest.mark.parametrize("kind", KINDS, ids=NAMED)
+def test_every_kind_of_adapter_is_merged_or_refused_by_name(kind: Kind, tmp_path: Path) -> None:
+    save_file(kind.make(), tmp_path / "file.safetensors")
+    model, expected = toy_transformer(), toy_transformer().state_dict()
+    if kind.refused:
+        with pytest.raises(WrongModelError, match=kind.refused) as raised:
+            merge_lora(model, tmp_path / "file.safetensors")
+        assert "\n" not in str(raised.value)
+    else:
+        merge_lora(model, tmp_path / "file.safetensors")
+        expected |= kind.values()
+    merged = model.state_dict()
+    assert list(merged) == list(expected)
+    for name, tensor in expected.items():
+        assert torch.allclose(merged[name], tensor, atol=1e-6), name
 
 
-def flat(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names as kohya and musubi write them."""
-    renamed = {}
-    for name, tensor in state.items():
-        module, _, rest = name.partition(".lora_")
-        renamed[f"lora_unet_{module.replace('.', '_')}.lora_{rest}"] = tensor
-    return renamed
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS, ids=NAMED)
+def test_every_kind_of_adapter_stays_beside_the_weights_or_is_refused(kind: Kind) -> None:
+    model = toy_transformer()
+    refused = kind.refused or ("can only be merged" if kind.merged_only else "")
+    if refused:
+        with pytest.raises(WrongModelError, match=refused):
+            add_lora(model, kind.make(), "style")
+        return
+    add_lora(model, kind.make(), "style")
+    for name, weight in kind.values().items():
+        layer = model.get_submodule(name.removesuffix(".weight"))
+        x = torch.randn(2, 5, weight.shape[1])
+        assert torch.allclose(layer(x), functional.linear(x, weight, layer.bias), atol=1e-5)
 
 
-@pytest.mark.parametrize("alpha", [RANK, 1])
-def test_the_flat_names_of_kohya_and_musubi_are_understood(alpha: int, tmp_path: Path) -> None:
-    state = flat(adapter("lora_down", "lora_up"))
-    for module in {name.partition(".")[0] for name in state}:
-        state[f"{module}.alpha"] = torch.tensor(float(alpha))
-    save_file(state, tmp_path / "musubi.safetensors")
-    check(tmp_path / "musubi.safetensors", strength=alpha / RANK)
-
-
-@pytest.mark.parametrize("scale", [1.0, -0.5])
-def test_differences_of_whole_weights_are_added(scale: float, tmp_path: Path) -> None:
-    random = torch.Generator().manual_seed(9)
+def test_differences_of_whole_weights_have_the_scale_too(tmp_path: Path) -> None:
+    state, scale = extracted(), -0.5
     model, changed = toy_transformer(), toy_transformer().state_dict()
-    state = adapter(prefix="diffusion_model.")
-    for official, name in {
-        "blocks.0.self_attn.norm_q.diff": "blocks.0.attn1.norm_q.weight",
-        "blocks.0.self_attn.q.diff_b": "blocks.0.attn1.to_q.bias",
-        "blocks.1.norm3.diff_b": "blocks.1.norm2.bias",
-        "blocks.1.diff_m": "blocks.1.scale_shift_table",
-        "patch_embedding.diff": "patch_embedding.weight",
-        "head.head.diff": "proj_out.weight",
-    }.items():
-        difference = torch.randn(changed[name].shape, generator=random)
-        state[f"diffusion_model.{official}"] = difference
+    for name, difference in differences().items():
         changed[name] = changed[name] + scale * difference
     save_file(state, tmp_path / "lightx2v.safetensors")
     merge_lora(model, tmp_path / "lightx2v.safetensors", scale)
@@ -155,7 +134,6 @@ def test_a_merged_model_attaches_like_any_other(tmp_path: Path) -> None:
 def test_bad_adapters_are_one_clear_line_each(tmp_path: Path) -> None:
     good = adapter()
     save_file(good | {"blocks.9.self_attn.q.lora_A.weight": torch.zeros(2, 24)}, tmp_path / "block")
-    save_file(good | {"blocks.0.self_attn.q.hada_w1_a": torch.ones(24, 1)}, tmp_path / "loha")
     save_file({name: t[:, :1].clone() for name, t in good.items()}, tmp_path / "shape")
     torch.save({"generator_lora": good, "x": Path}, tmp_path / "code")
     (tmp_path / "hollow").mkdir()
@@ -163,7 +141,6 @@ def test_bad_adapters_are_one_clear_line_each(tmp_path: Path) -> None:
     model = toy_transformer()
     for name, error, message in (
         ("block", WrongModelError, "1 layers do not fit .blocks.9"),
-        ("loha", WrongModelError, "1 tensors are no LoRA .blocks.0.self_attn.q.hada_w1_a"),
         ("shape", WrongModelError, "4 layers do not fit"),
         ("code", UnsafeModelError, "nothing was executed"),
         ("hollow", MissingModelError, "no adapter in"),
