@@ -8,7 +8,8 @@ a layer
           \mathrm{mean}_{j \in local} \langle \bar q_h, \bar k_{jh} \rangle
 
 with means over tokens, unrotated. If any of them is above the threshold, this layer sees no far
-frame in this pass. The means are known, so the gate costs next to nothing.
+frame in this pass. The means are known, so the gate itself costs next to nothing; the mask that it
+sets does cost a little (`benchmarks/wrappers.py`).
 
 Ours: it goes with any policy. Far are all frames, the sink's among them, but the newest that this
 policy keeps for their age; local are these without the current chunk. It acts once the cache is
