@@ -6,6 +6,9 @@ field of such a class, `of`, holds it.
 A registry maps a name to a lazily imported class with preset fields. It is how a policy gets its
 name on the command line, in the sidecar of a video, in the tests and in the tables of the README:
 one line here adds it to all of them.
+
+Other packages add names by entry points, which are looked for once, when a name is not known here
+or all are listed. Nothing of such a package is imported before its name is used.
 """
 
 from __future__ import annotations
@@ -13,8 +16,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import importlib.metadata
 import re
+import sys
 import typing
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -33,6 +39,7 @@ class Entry:
         source: paper or code that the entry implements.
         waives: invariants that the entry does not keep, each with the reason.
         wraps: whether it changes another thing, which its field `of` holds.
+        package: the other package that has brought it, by an entry point; empty: none.
     """
 
     target: str
@@ -41,27 +48,53 @@ class Entry:
     source: str = ""
     waives: Mapping[str, str] = field(default_factory=dict)
     wraps: bool = False
+    package: str = ""
 
 
 class Registry(Generic[T]):
-    """Named, configurable classes of one kind, such as policies."""
+    """Named, configurable classes of one kind, such as policies.
 
-    def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
+    Args:
+        kind: what they are, for messages.
+        entries: what is known of each name.
+        groups: groups of entry points by which other packages add names, each with whether these
+            change another thing. An entry point is `name = "module:Class"`.
+    """
+
+    def __init__(
+        self, kind: str, entries: Mapping[str, Entry], groups: Mapping[str, bool] | None = None
+    ) -> None:
         self.kind = kind
         self._entries = dict(entries)
+        self._groups = dict(groups or {})
 
     def __iter__(self) -> Iterator[str]:
+        self._discover()
         return iter(self._entries)
 
     def __getitem__(self, name: str) -> Entry:
+        if name not in self._entries:
+            self._discover()
         if name not in self._entries:
             raise ValueError(f"unknown {self.kind} `{name}`{nearest(name, self._entries)}")
         return self._entries[name]
 
     def load(self, name: str) -> type[T]:
-        """Import the class behind a name."""
-        module, _, attribute = self[name].target.partition(":")
-        loaded: type[T] = getattr(importlib.import_module(module), attribute)
+        """Import the class behind a name.
+
+        Raises:
+            ValueError: if the package that has brought the name cannot be imported, or lacks it.
+        """
+        entry = self[name]
+        module, _, attribute = entry.target.partition(":")
+        try:
+            loaded: type[T] = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            if not entry.package:
+                raise
+            raise ValueError(
+                f"the {self.kind} `{name}` of {entry.package} cannot be loaded: {error}"
+            ) from error
         return loaded
 
     def add(self, name: str, entry: Entry) -> None:
@@ -75,6 +108,19 @@ class Registry(Generic[T]):
         if not _NAME.fullmatch(name):
             raise ValueError(f"`{name}` must consist of a-z, 0-9 and `-`, and begin with a letter")
         self._entries[name] = entry
+
+    def _discover(self) -> None:
+        """Add the names that other packages bring. Names that are taken stay what they are."""
+        groups, self._groups = self._groups, {}
+        for group, wraps in groups.items():
+            for point in importlib.metadata.entry_points(group=group):
+                package = "" if point.dist is None else f"{point.dist.name} {point.dist.version}"
+                package = package or point.module
+                entry = Entry(point.value, f"from {package}", wraps=wraps, package=package)
+                try:
+                    self.add(point.name, entry)
+                except ValueError as error:
+                    warnings.warn(f"{package} is left out: {error}", stacklevel=3)
 
     def fields(self, name: str) -> dict[str, Any]:
         """Every key that a spec of this name may set, with its default."""
@@ -98,6 +144,9 @@ class Registry(Generic[T]):
         """The shortest spec that `parse` turns into an equal object, or the one with every key."""
         specs = []
         for name in self:
+            # what is not imported has not made anything
+            if self[name].target.partition(":")[0] not in sys.modules:
+                continue
             if self.load(name) is not type(made):
                 continue
             defaults = self.fields(name)

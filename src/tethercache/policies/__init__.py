@@ -123,6 +123,7 @@ POLICIES: Registry[Policy] = Registry(
             wraps=True,
         ),
     },
+    groups={"tethercache.policies": False, "tethercache.wrappers": True},
 )
 
 
