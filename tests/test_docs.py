@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tethercache.cli.app import run
 from tethercache.pipeline.refused import REASONS
 
-GUIDES = ("durable.md", "prompts-over-time.md")
+GUIDES = ("durable.md", "prompts-over-time.md", "traces.md")
 
 
 @pytest.mark.parametrize("guide", GUIDES)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from tests.conftest import ROOT
 from tests.golden.runner import repeat
 from tests.golden.test_golden import FOLDER
 from tests.policies.test_contract import BASES, PAIRS, SPECS
@@ -53,6 +56,26 @@ def test_a_trace_agrees_with_the_decisions_of_the_official_code(name: str) -> No
     for event, chunk in enumerate(decided):
         for number, layer in enumerate(chunk["layers"]):
             _agrees(layer, {key: golden[f"grab_{key}"][event, number] for key in _THEIRS})
+
+
+def test_the_decision_on_the_page_about_traces_is_that_of_the_official_code() -> None:
+    page = (ROOT / "docs/traces.md").read_text("utf-8")
+    shown = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| (\d+) \| ", page, re.M)
+    stays = re.findall(r"^\| \d+ \| .* \| (stays|comes in|goes|is turned away) \|$", page, re.M)
+    golden = load_file(FOLDER / "run_tc_main.safetensors")
+    event, layer = golden["grab_chunk"].tolist().index(14), 1
+    frames, mass, diversity, score, keep = (
+        golden[f"grab_{name}"][event, layer]
+        for name in ("cand_idx", "mass", "div", "score", "keep")
+    )
+    assert len(shown) == len(stays) == len(frames)
+    for place, row, outcome in zip(frames.argsort().tolist(), shown, stays, strict=True):
+        numbers = (f"{x[place].item():.4f}" for x in (mass, diversity, score))
+        rank = (score > score[place]).sum().item() + 1
+        assert row == (str(frames[place].item()), *numbers, str(rank))
+        new = frames[place] >= 38
+        expected = ("is turned away", "comes in") if new else ("goes", "stays")
+        assert outcome == expected[int(keep[place])]
 
 
 _THEIRS = {"cand_idx": "frames", "keep": "keep", "mass": "mass", "div": "diversity"}
@@ -182,11 +205,14 @@ def test_frames_that_hold_more_than_they_showed_are_told_apart(
 
 def test_recalled_frames_are_aligned_where_tau_says_so() -> None:
     came: set[int] = set()
+    left: set[int] = set()
     for chunk in trace(f"{SMALL},tau=0.5"):
         layer = chunk["layers"][0]
         came |= {*layer["admitted"]}
-        assert {*layer["marks"].get("aligned", ())} == came & {*layer["kept"]}
-    assert came
+        # what leaves with this chunk is aligned while it is seen
+        assert {*layer["marks"].get("aligned", ())} == came & {*layer["seen"], *layer["kept"]}
+        left |= came & {*layer["dropped"]}
+    assert left
     assert all("aligned" not in c["layers"][0]["marks"] for c in trace(f"{SMALL},tau=0"))
 
 

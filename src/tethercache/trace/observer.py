@@ -19,9 +19,9 @@ and one layer of it:
     dropped     frames that were here, or are its own, and are gone
     kept        frames that can be read now that it is committed
     stored      frames that are hidden now
-    marks       of kept frames: "pinned"; "forgotten": masked; "aligned": changed when they were
-                recalled; "merged": hold what other frames showed; "packed": hold the best tokens of
-                several frames
+    marks       of seen and of kept frames: "pinned"; "forgotten": masked; "aligned": changed when
+                they were recalled; "merged": hold what other frames showed; "packed": hold the best
+                tokens of several frames
     decisions   {"frames", "keep", "score", ...}: candidates, who was to stay, and all that the
                 policy told about it, a number a candidate
     notes       what else the policy told: {"event", ...}
@@ -151,10 +151,12 @@ class _Layer:
         kept, stored = made.after
         self._now_holds(kept, stored)
         here = self.held
+        shown = sorted({*made.seen, *kept})
+        marks = {mark: made.marks.get(mark, set()) | some for mark, some in self.marked.items()}
+        marks = {**made.marks, **marks}
         for some in self.marked.values():
             some &= here
         self.scores = {frame: score for frame, score in self.scores.items() if frame in here}
-        marks = {**made.marks, **{mark: sorted(some) for mark, some in self.marked.items()}}
         new = {frame for frame in (*made.seen, *kept) if frame not in readable} - {*own}
         return {
             "seen": made.seen,
@@ -165,9 +167,9 @@ class _Layer:
             "kept": kept,
             "stored": stored,
             "marks": {
-                mark: shown
+                mark: [frame for frame in shown if frame in frames]
                 for mark, frames in marks.items()
-                if (shown := [frame for frame in kept if frame in frames])
+                if not frames.isdisjoint(shown)
             },
             "decisions": made.decisions,
             "notes": made.notes,
@@ -191,7 +193,7 @@ class _Made:
         self.scores: list[float | None] = []
         self.hidden: list[int] = []
         self.after: tuple[list[int], list[int]] = ([], [])
-        self.marks: dict[str, list[int]] = {}
+        self.marks: dict[str, set[int]] = {}
         self.admitted: list[int] = []
         self.decisions: list[dict[str, Any]] = []
         self.notes: list[dict[str, Any]] = []
@@ -205,7 +207,7 @@ class _Made:
                 self._open(facts, layer)
             case "commit":
                 self.after = _contents(facts["holding"])
-                self.marks = _marks(facts["holding"])
+                self._mark(facts["holding"])
             case "read":
                 views = facts["views"]
                 self._reads += [v for v in views if v["pass"].kind is not PassKind.REPLAY]
@@ -236,7 +238,12 @@ class _Made:
             self.changes.append({"change": "replay", "frames": sorted(current)})
             return
         self.seen, self.hidden = _contents(facts["holding"])
+        self._mark(facts["holding"])
         self.scores = [layer.scores.get(frame) for frame in self.seen]
+
+    def _mark(self, holding: Mapping[str, Any]) -> None:
+        for mark, frames in _marks(holding).items():
+            self.marks.setdefault(mark, set()).update(frames)
 
     def reads(self) -> list[dict[str, Any]]:
         """Passes that read the same, together."""
