@@ -10,7 +10,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers import AutoencoderKLWan, FlowMatchLCMScheduler
 from diffusers.video_processor import VideoProcessor
 from safetensors.torch import save_file
 from torch import Tensor
@@ -37,6 +37,7 @@ from tethercache.pipeline import CausalVideoPipeline
 from tethercache.policies import POLICIES
 from tethercache.policies.window import Window
 from tethercache.request import plan_video
+from tethercache.rollout import Steps
 
 PROMPT = "a red ball rolling over grass"
 
@@ -257,6 +258,30 @@ def test_the_policy_of_a_preset_fits_its_window(name: str) -> None:
     larger = Window(window=preset.settings.window + preset.settings.chunk_size)
     with pytest.raises(ValueError, match="must not exceed"):
         plan_video(preset.settings, larger, num_seconds=240)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "first"),
+    [
+        ("self-forcing", (1000, 937, 833, 625), None),
+        ("causal-forcing-2step", (1000, 833), (1000, 937, 833, 625)),
+        ("causal-forcing-1step", (1000,), (1000, 937, 833, 625)),
+        ("causal-forcing-long", (1000, 937, 833, 625), None),
+        ("krea-realtime", (1000, 937, 833, 625), None),  # as its configuration has them
+        ("longlive-2", (1000, 937, 833, 625), None),
+    ],
+)
+def test_a_preset_has_the_timesteps_of_its_authors(
+    name: str, steps: tuple[int, ...], first: tuple[int, ...] | None
+) -> None:
+    preset = PRESETS[name]
+    scheduler = FlowMatchLCMScheduler(shift=preset.shift)
+    for sigmas, expected in (
+        (preset.settings.sigmas, steps),
+        (preset.settings.first_sigmas, first),
+    ):
+        made = sigmas and Steps.from_scheduler(scheduler, list(sigmas)).timesteps
+        assert (made and tuple(map(int, made))) == expected
 
 
 def test_the_fingerprint_covers_every_part(hub: Path, tmp_path: Path) -> None:
