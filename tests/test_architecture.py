@@ -30,6 +30,7 @@ STAGES = (
     "evaluation",
     "trace",
     "render",
+    "comparison",
     "bench",
     "cli",
 )

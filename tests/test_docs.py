@@ -14,7 +14,12 @@ from tests.conftest import ROOT
 from tethercache.cli.app import run
 from tethercache.pipeline.refused import REASONS
 
-GUIDES = ("durable.md", "prompts-over-time.md", "traces.md")
+GUIDES = (
+    pytest.param("comparing.md", marks=pytest.mark.slow),
+    "durable.md",
+    "prompts-over-time.md",
+    "traces.md",
+)
 
 
 @pytest.mark.parametrize("guide", GUIDES)
@@ -27,7 +32,7 @@ def test_every_command_and_every_line_of_python_of_a_guide_runs(
         if language == "bash":
             for line in pages.commands(f"```bash\n{block}\n```"):
                 words = shlex.split(line)[1:]
-                if words[0] == "generate":
+                if words[0] in ("generate", "compare"):
                     words += ["--model", str(model)]
                 assert run(words) == 0, line
                 ran += 1

@@ -9,6 +9,7 @@ from tethercache.lazy import exports
 if TYPE_CHECKING:
     from tethercache.backbones import attach
     from tethercache.cache import Policy
+    from tethercache.comparison import compare
     from tethercache.pipeline import CausalVideoPipeline
     from tethercache.policies import POLICIES
     from tethercache.policies.tethercache import TetherCache
@@ -26,6 +27,7 @@ __all__ = [
     "VideoRequest",
     "Window",
     "attach",
+    "compare",
     "make",
 ]
 
@@ -39,6 +41,7 @@ __getattr__ = exports(
         "VideoRequest": "request",
         "Window": "policies.window",
         "attach": "backbones",
+        "compare": "comparison",
         "make": "render",
     },
 )

@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 from tethercache import __version__
 from tethercache.cli.bench import bench
 from tethercache.cli.branch import branch, rewind
+from tethercache.cli.compare import compare
 from tethercache.cli.doctor import doctor
 from tethercache.cli.eval import evaluate
 from tethercache.cli.failures import Debug, report, report_output
@@ -38,6 +39,7 @@ app.command()(branch)
 app.command()(takes)
 app.command()(reproduce)
 app.command("eval")(evaluate)
+app.command()(compare)
 app.command()(policies)
 app.command()(doctor)
 app.command()(bench)

@@ -100,16 +100,17 @@ def to_markdown(report: Report) -> str:
     """The tables, for an issue or a pull request."""
     lines = ["# Drift report", ""]
     for table in video_tables(report):
-        lines += [*_markdown_table(table), ""]
+        lines += [*markdown_table(table), ""]
     lines += [*(f"* {_markdown(text)}" for text in said(report)), ""]
     if pairs := pair_table(report):
-        lines += [f"## {len(report.pairs())} pairs", "", *_markdown_table(pairs), ""]
+        lines += [f"## {len(report.pairs())} pairs", "", *markdown_table(pairs), ""]
     for title, texts in _closing(report):
         lines += [f"## {title}", "", *[f"* {_markdown(text)}" for text in texts], ""]
     return "\n".join(lines)
 
 
-def _markdown_table(table: Table) -> list[str]:
+def markdown_table(table: Table) -> list[str]:
+    """A table as lines of Markdown."""
     rule = ["---"] * table.words + ["---:"] * (len(table.heads) - table.words)
     rows = [[_markdown_cell(cell) for cell in row] for row in table.rows]
     return ["| " + " | ".join(cells) + " |" for cells in (table.heads, rule, *rows)]
@@ -139,10 +140,11 @@ def _closing(report: Report) -> list[tuple[str, list[str]]]:
 def tables(report: Report) -> list[rich.table.Table]:
     """What the terminal shows."""
     made = [*video_tables(report), *filter(None, [pair_table(report)])]
-    return [_terminal_table(table) for table in made]
+    return [terminal_table(table) for table in made]
 
 
-def _terminal_table(table: Table) -> rich.table.Table:
+def terminal_table(table: Table) -> rich.table.Table:
+    """A table as the terminal shows it."""
     made = rich.table.Table(box=None, pad_edge=False, padding=(0, 0, 0, 1))
     for i, head in enumerate(table.heads):
         side: Literal["left", "right"] = "left" if i < table.words else "right"
