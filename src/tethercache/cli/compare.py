@@ -40,6 +40,9 @@ Turning = Annotated[
     bool, typer.Option("--turning", help="Scenes whose camera turns, so that places come back.")
 ]
 Seeds = Annotated[int, typer.Option(help="Videos of each prompt and policy.")]
+SideBySide = Annotated[
+    bool, typer.Option(help="Also make videos that show the policies beside each other.")
+]
 Folder = Annotated[
     Path,
     typer.Option(
@@ -67,6 +70,7 @@ def compare(
     dtype: given.Dtype = None,
     vram: given.Vram = str(VideoRequest.vram),
     threads: given.Threads = VideoRequest.threads,
+    side_by_side: SideBySide = True,
     as_json: given.AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -75,7 +79,7 @@ def compare(
     Every video is kept, with its record and what was read of it. If the comparison breaks off, the
     same command goes on; with more policies, prompts or seeds, only what is new is made.
     """
-    from tethercache.comparison import Plan, summarise
+    from tethercache.comparison import Plan
     from tethercache.comparison.comparing import write
     from tethercache.comparison.summary import table
     from tethercache.evaluation import need
@@ -101,11 +105,12 @@ def compare(
     quiet_libraries()
     console = Console(stderr=True)
     _run(plan, output, console)
-    summary = write(summarise(plan, output), output)
+    summary = write(plan, output, videos=side_by_side)
     found = table(summary)
     console.print(found.title, style="bold", highlight=False)
     console.print(terminal_table(found))
-    print(printable(f"{output / 'comparison.md'}: {sum(summary.videos.values())} videos compared"))
+    count = sum(summary.videos.values())
+    print(printable(f"{output / 'index.html'}: {count} videos compared, open it in a browser"))
     if as_json:
         print(json.dumps(summary.to_dict()))
 

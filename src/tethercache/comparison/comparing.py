@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tethercache.arguments import as_path
+from tethercache.comparison.page import page
 from tethercache.comparison.plan import Plan, Subject, of_prompts
+from tethercache.comparison.sidebyside import side_by_side
 from tethercache.comparison.summary import Summary, summarise, table
 from tethercache.comparison.units import Unit, run
 from tethercache.evaluation.report import markdown_table
@@ -43,8 +45,8 @@ def compare(
         done: is called when a video is made and read.
 
     Returns:
-        Means and differences with their intervals; also written to the folder, as
-        `comparison.json` and `comparison.md`.
+        Means and differences with their intervals. The folder has them as `comparison.json`,
+        `comparison.md` and `index.html`, which also has curves, and videos side by side.
 
     Raises:
         ValueError: if something asked for cannot be, or the folder has videos of something else.
@@ -60,11 +62,20 @@ def compare(
     plan = Plan(base, tuple(specs), tuple(each), seeds)
     for unit in run(plan, place):
         done(unit)
-    return write(summarise(plan, place), place)
+    return write(plan, place)
 
 
-def write(summary: Summary, folder: Path) -> Summary:
-    """Write the report of a comparison into its folder."""
+def write(plan: Plan, folder: Path, *, videos: bool = True) -> Summary:
+    """Write the report of what there is of a comparison into its folder.
+
+    Args:
+        plan: what is compared.
+        folder: where it is.
+        videos: also make the videos side by side.
+    """
+    summary = summarise(plan, folder)
+    made = side_by_side(plan, folder) if videos else {}
+    write_atomically(folder / "index.html", page(plan, folder, summary, made))
     write_atomically(folder / "comparison.json", json.dumps(summary.to_dict(), indent=1) + "\n")
     found = table(summary)
     lines = ["# Comparison", "", found.title, "", *markdown_table(found), ""]

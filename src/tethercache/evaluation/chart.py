@@ -134,8 +134,8 @@ def _chart(name: str, videos: Sequence[VideoResult]) -> Chart | None:
         title=TITLES[name],
         label=_in_words(name, videos, limits),
         window=x(min(DEFAULT_PROTOCOL.seconds, seconds / 2)),
-        rows=[Mark(LEFT, y(tick), f"{tick:g}") for tick in _ticks(low, high)],
-        columns=[Mark(x(second), FLOOR, f"{second:g}") for second in _ticks(0, seconds)],
+        rows=[Mark(LEFT, y(tick), f"{tick:g}") for tick in ticks(low, high)],
+        columns=[Mark(x(second), FLOOR, f"{second:g}") for second in ticks(0, seconds)],
         limits=[
             Mark(LEFT, y(limit), f"drift {'<' if limit < 0 else sign} {limit:g}") for limit in shown
         ],
@@ -234,7 +234,7 @@ def _in_words(name: str, videos: Sequence[VideoResult], limits: Sequence[float])
     return f"{TITLES[name]}, second by second: {'; '.join(said)}"
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers."""
     span = high - low
     if span <= 0:

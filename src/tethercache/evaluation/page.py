@@ -30,6 +30,7 @@ from tethercache.evaluation.tables import (
 from tethercache.evaluation.verdict import THRESHOLDS, WHOLE
 from tethercache.text import printable
 
+_HOMES = ("evaluation", "comparison")  # stages with templates
 _WORDS = ("stable", "watch", "drifting")
 
 
@@ -86,7 +87,7 @@ class Card:
 
 def page(report: Report) -> str:
     """The HTML of a report."""
-    template = _environment().get_template("report.html")
+    template = environment().get_template("report.html")
     seconds = sum(video.video["seconds"] for video in (*report.videos, *report.baseline))
     html = template.render(
         seconds=time(seconds),
@@ -103,9 +104,12 @@ def page(report: Report) -> str:
 
 
 @lru_cache(maxsize=1)
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """What renders our pages: all text is escaped, and what is not there is an error."""
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("tethercache.evaluation"),
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(f"tethercache.{each}") for each in _HOMES]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
