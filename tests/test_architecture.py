@@ -32,6 +32,7 @@ STAGES = (
     "render",
     "comparison",
     "bench",
+    "serve",
     "cli",
 )
 """From the ground up: a stage imports those before it, and what belongs to all."""

@@ -274,7 +274,7 @@ def read_script(file: Path) -> Script:
     """
     name, text = read_text(file, "the script", _MAX_BYTES)
     try:
-        return _script(_load(text))
+        return script_from(_load(text))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
@@ -283,7 +283,12 @@ _MAX_BYTES = 1 << 20
 _KEYS = ("prompts", "seconds", "latent_frames")
 
 
-def _script(given: Any) -> Script:
+def script_from(given: Any) -> Script:
+    """The script that an object of JSON or YAML is.
+
+    Raises:
+        ValueError: naming the entry and what is wrong with it.
+    """
     check_keys("script", instance("script", given, Mapping, "an object with `prompts`"), _KEYS)
     entries = instance("prompts", given.get("prompts"), list, "a list of prompts over time")
     first = dict(instance("prompts[0]", next(iter(entries), None), Mapping, "an object"))

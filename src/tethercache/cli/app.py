@@ -24,6 +24,7 @@ from tethercache.cli.output import PrintableFormatter, standard_streams
 from tethercache.cli.policies import policies
 from tethercache.cli.reproduce import reproduce
 from tethercache.cli.resume import resume
+from tethercache.cli.serve import serve
 from tethercache.cli.takes import takes
 from tethercache.cli.trace import app as trace
 
@@ -38,6 +39,7 @@ app.command()(rewind)
 app.command()(branch)
 app.command()(takes)
 app.command()(reproduce)
+app.command()(serve)
 app.command("eval")(evaluate)
 app.command()(compare)
 app.command()(policies)

@@ -20,6 +20,7 @@ from tethercache.state import State, check_fits
 STATE_VERSION = 1
 
 WATCHED = tuple(threshold.metric for threshold in THRESHOLDS)
+_EARLY = 1.5 * DEFAULT_PROTOCOL.seconds
 _LONGER = 1.1  # judge again when the video has grown by this: the cost stays in proportion
 
 
@@ -89,9 +90,16 @@ class DriftWatch:
                 found[name] = start_end(series, DEFAULT_PROTOCOL, metric.change)
         return found
 
+    def now(self) -> dict[str, Any] | None:
+        """The verdict of late, `word`, and the `changes`; None in the first seconds."""
+        if self._seconds < _EARLY:
+            return None
+        made: dict[str, Any] = rounded({"word": self._word(), "changes": self.changes()})
+        return made
+
     def status(self) -> str:
         """One short text for a progress line; empty in the first seconds."""
-        if self._seconds < 1.5 * DEFAULT_PROTOCOL.seconds:
+        if self._seconds < _EARLY:
             return ""
         now, parts = self.changes(), []
         if (colour := now["colour_difference"]) is not None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,9 +26,8 @@ from tethercache.errors import TetherCacheError
 from tethercache.files import Completed
 from tethercache.fit.host import return_free_memory
 from tethercache.render.batch import Resume
-from tethercache.render.guard import Guard, Return
+from tethercache.render.guard import Guard
 from tethercache.render.recording import Recording, Segment
-from tethercache.render.render import Render
 from tethercache.render.snapshots import (
     DamagedSnapshotError,
     Snapshot,
@@ -330,56 +329,3 @@ def latest(path: Path) -> Sidecar | None:
         except DamagedSnapshotError:
             continue
     return None
-
-
-def write_frames(
-    render: Render,
-    recording: Recording,
-    saver: Saver,
-    start: Start,
-    guard: Guard | None = None,
-    said: Callable[[str], None] = lambda text: None,
-) -> Iterator[None]:
-    """Make all frames that are left, and write them; yields after each chunk.
-
-    Args:
-        render: makes the frames.
-        recording: writes them.
-        saver: takes snapshots.
-        start: where to begin.
-        guard: watches for drift; None: nobody does.
-        said: is told when the guard goes back.
-    """
-    if start.state is not None:
-        if guard is not None:
-            guard.load_state_dict(start.state["guard"])
-            guard.note(recording)
-            for change in guard.changes:
-                render.change(change)
-        render.restore(start.state["render"])
-
-    def wanted(chunks: int) -> bool:
-        return saver.wants(chunks) | (guard is not None and guard.wants(recording, chunks))
-
-    render.wanted = wanted
-    for frames in render:
-        recording.write(frames, render.take_trace())
-        state = render.take_state()
-        if state is not None:
-            whole = {"render": state, "recording": recording.state_dict()}
-            if guard is not None:
-                guard.keep(recording, whole)
-            saver.take(whole, guard)
-        back = None if guard is None else guard.look(recording)
-        if back is not None:
-            go_back(back, render, recording, saver)
-            said(back.said)
-        yield
-
-
-def go_back(back: Return, render: Render, recording: Recording, saver: Saver) -> None:
-    """Go on from an earlier border, and do something otherwise from there."""
-    saver.forget_after(back.state["recording"]["chunks"])
-    render.restore(back.state["render"])
-    recording.rewind(back.state["recording"])
-    render.change(back.change)

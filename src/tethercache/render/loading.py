@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, partial
@@ -16,10 +16,11 @@ from torch import Tensor
 from tethercache.conditioning import cut_off
 from tethercache.fit import Execution, Machine, Placement, Wishes, choose, measure
 from tethercache.fit.execution import choose_attention, overlap_choices, use_threads
+from tethercache.fit.memory import Sizes
 from tethercache.pipeline import CausalVideoPipeline
 from tethercache.policies import POLICIES
 from tethercache.render.batch import Resume
-from tethercache.render.durable import Saver, open_recording, write_frames
+from tethercache.render.durable import Saver, open_recording
 from tethercache.render.guard import Guard
 from tethercache.render.order import Order
 from tethercache.render.prefix import encode_prefix, warn_of_rate
@@ -27,6 +28,7 @@ from tethercache.render.record import describe, shared
 from tethercache.render.recording import Recording, Segment
 from tethercache.render.render import Render
 from tethercache.render.snapshots import Snapshots, snapshot_folder
+from tethercache.render.steps import Making
 from tethercache.request import VideoRequest
 from tethercache.script import texts_of
 from tethercache.trace import Tracer
@@ -34,7 +36,9 @@ from tethercache.video import Sidecar, TileSize
 from tethercache.video import channels_last as lay_out
 
 
-def load(order: Order, prompts: Iterable[str], *, like: Sidecar | None = None) -> Loaded:
+def load(
+    order: Order, prompts: Iterable[str], *, like: Sidecar | None = None, keep: bool = False
+) -> Loaded:
     """Choose how an order fits, load its model and encode its prompts.
 
     The text encoder is used first and freed before the others are on the device. PyTorch's threads
@@ -46,6 +50,7 @@ def load(order: Order, prompts: Iterable[str], *, like: Sidecar | None = None) -
             over time is encoded, too.
         like: choose number formats and threads as in this record, where the request leaves them
             open: its video shall go on.
+        keep: let the text encoder work on the CPU, and stay there; see `render/held.py`.
 
     Raises:
         NotEnoughMemoryError: if it does not fit; nothing was loaded.
@@ -60,22 +65,19 @@ def load(order: Order, prompts: Iterable[str], *, like: Sidecar | None = None) -
     if like is not None:
         threads, dtype = threads or like.settings.get("threads"), dtype or like.dtype
     use_threads(threads, order.device, sizes.activations)
-    wishes = Wishes(
-        dtype=dtype,
-        vae_dtype=request.vae_dtype,
-        limit=request.memory_limit,
-        overlap=overlap_choices(request.execution, order.device),
-    )
-    placement = choose(sizes, order.policy, Machine.here(order.device), wishes)
-    dtype = getattr(torch, placement.dtype)
-    attention = choose_attention(request.attention, order.device, dtype, sizes.head_dim)
+    placement, execution = place(order, sizes, Machine.here(order.device), dtype)
+    if keep:
+        placement = replace(placement, text_encoder="cpu")
     pipe = CausalVideoPipeline.from_pretrained(
         order.parts,
         loras=[(Path(lora.file), lora.scale) for lora in request.loras],
-        dtype=dtype,
+        dtype=getattr(torch, placement.dtype),
     )
+    encoder = pipe.text_encoder.to(placement.text_encoder)
     texts = dict.fromkeys([*prompts, *texts_of(request.then)])
-    embeds = _encode(pipe, texts, placement.text_encoder)
+    embeds = encode(pipe, encoder, texts)
+    if not keep:
+        encoder = None
     pipe.to(order.device)
     if request.vae_dtype is not None:
         pipe.vae.to(getattr(torch, placement.vae_dtype))
@@ -88,24 +90,54 @@ def load(order: Order, prompts: Iterable[str], *, like: Sidecar | None = None) -
         order=order,
         pipe=pipe,
         placement=placement,
-        execution=replace(
-            request.execution, attention=attention, overlap="on" if placement.overlap else "off"
-        ),
+        execution=execution,
         prompt_embeds=embeds,
         prefix_latents=prefix,
+        text_encoder=encoder,
     )
 
 
-@torch.no_grad()
-def _encode(pipe: Any, prompts: Iterable[str], device: str) -> dict[str, Tensor]:
-    """Encode prompts, and free the text encoder, so that it and a cache never share the memory.
+def place(
+    order: Order, sizes: Sizes, machine: Machine, dtype: str | None
+) -> tuple[Placement, Execution]:
+    """How an order fits, and how it computes, every choice made.
 
-    What comes of them waits on the CPU, so that a device does not hold more for more prompts.
+    Args:
+        order: what to make.
+        sizes: of its model.
+        machine: where.
+        dtype: number format of weights and cache; None: the first that fits.
+
+    Raises:
+        NotEnoughMemoryError: if it does not fit.
+        ValueError: if the attention backend cannot be used there.
     """
-    pipe.text_encoder.to(device)
-    embeds = {text: pipe.encode_prompt([text]).cpu() for text in prompts}
-    pipe.register_modules(text_encoder=None)
-    return embeds
+    request = order.request
+    wishes = Wishes(
+        dtype=dtype,
+        vae_dtype=request.vae_dtype,
+        limit=request.memory_limit,
+        overlap=overlap_choices(request.execution, order.device),
+    )
+    placement = choose(sizes, order.policy, machine, wishes)
+    computed = getattr(torch, placement.dtype)
+    attention = choose_attention(request.attention, order.device, computed, sizes.head_dim)
+    overlap = "on" if placement.overlap else "off"
+    return placement, replace(request.execution, attention=attention, overlap=overlap)
+
+
+@torch.no_grad()
+def encode(pipe: Any, encoder: Any, prompts: Iterable[str]) -> dict[str, Tensor]:
+    """Encode prompts; the pipeline then has no text encoder.
+
+    So it and a cache never share the memory of a device. What comes of the prompts waits on the
+    CPU, so that a device does not hold more for more prompts.
+    """
+    pipe.register_modules(text_encoder=encoder)
+    try:
+        return {text: pipe.encode_prompt([text]).cpu() for text in prompts}
+    finally:
+        pipe.register_modules(text_encoder=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,14 +151,16 @@ class Loaded:
         execution: how it computes, every choice made.
         prompt_embeds: what became of each prompt, `[1, L, C_text]` on the CPU.
         prefix_latents: what the videos start with, `[1, C, F, h, w]`.
+        text_encoder: on the CPU, for more prompts; None where it was freed.
     """
 
     order: Order
     pipe: Any
     placement: Placement
     execution: Execution
-    prompt_embeds: Mapping[str, Tensor]
+    prompt_embeds: dict[str, Tensor]
     prefix_latents: Tensor | None
+    text_encoder: Any = None
 
     def render(self, request: VideoRequest) -> Render:
         """Begin a video of the order; prompt, seed, sample and changes over time may be others.
@@ -203,11 +237,31 @@ class Loaded:
             OtherRequestError: if the unfinished video is of another request.
             OtherCircumstancesError: if it was made with other software or hardware.
         """
+        with self.begin(
+            request, path, overwrite=overwrite, resume=resume, command=command, said=said
+        ) as making:
+            for _ in making:
+                told(making.recording)
+        return making.recording.record
+
+    def begin(
+        self,
+        request: VideoRequest,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        resume: Resume = Resume.NO,
+        command: Sequence[str] = (),
+        said: Callable[[str], None] = lambda text: None,
+    ) -> Making:
+        """Begin a video and its files, to be made chunk by chunk; the arguments are `make`'s."""
         record, segment = self.record(request, path.parent, command), Segment.of(self.pipe.settings)
         keep, budget = request.keep_snapshots, request.snapshot_bytes
         snapshots = Snapshots(snapshot_folder(path), keep=keep, budget=budget)
         watched = request.watch_drift or request.guard
-        with closing(self.render(request)) as render:
+        with ExitStack() as undone:
+            render = self.render(request)
+            undone.callback(render.close)
             recording, start = open_recording(
                 path,
                 record,
@@ -219,14 +273,13 @@ class Loaded:
                 segment=segment,
                 trace=self._trace_header(record) if request.trace else None,
             )
-            with recording:
-                said(start.said)
-                guard = self._guard(render, recording) if request.guard else None
-                with Saver(snapshots, recording, request.snapshot_every) as saver:
-                    for _ in write_frames(render, recording, saver, start, guard, said):
-                        told(recording)
-        snapshots.finish()
-        return recording.record
+            undone.callback(recording.abandon)
+            said(start.said)
+            guard = self._guard(render, recording) if request.guard else None
+            saver = Saver(snapshots, recording, request.snapshot_every)
+            making = Making(render, recording, start, saver, snapshots, guard, said)
+            undone.pop_all()
+        return making
 
     def _guard(self, render: Render, recording: Recording) -> Guard:
         policy = POLICIES.spec(self.order.policy, full=True)
@@ -252,7 +305,7 @@ class Loaded:
         return Sidecar(
             prompt=request.prompt,
             sample=request.sample,
-            model_hash=self._fingerprint,
+            model_hash=self.fingerprint,
             width=settings.width,
             height=settings.height,
             fps=Fraction(settings.fps),
@@ -289,7 +342,8 @@ class Loaded:
         return {name: value for name, value in found.items() if value}
 
     @cached_property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
+        """SHA-256 of the model; see `Parts.fingerprint`."""
         return self.order.parts.fingerprint()
 
     def _unusual(self) -> dict[str, Any]:

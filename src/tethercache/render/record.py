@@ -12,6 +12,7 @@ from tethercache.models import SHIPPED, find
 from tethercache.policies import POLICIES
 from tethercache.render.order import Order
 from tethercache.request import Lora, VideoRequest
+from tethercache.rollout.plan import first_frame
 from tethercache.script import begins
 from tethercache.text import reason
 from tethercache.video import Sidecar, read_sidecar, shareable
@@ -147,4 +148,28 @@ def _first_version(record: Sidecar) -> VideoRequest:
         dtype=record.dtype,
         watch_drift="drift" in noted,
         **{name: noted[name] for name in names if name in noted},
+    )
+
+
+def cut_short(record: Sidecar, chunks: int) -> Sidecar:
+    """The record of a video that ends after so many of its chunks.
+
+    It is that of a shorter request, which makes the same frames.
+    """
+    sizes = record.chunk_sizes[:chunks]
+    frames = min(first_frame(sum(sizes)), record.num_frames)
+    settings, request = dict(record.settings), dict(record.request)
+    if "changes" in settings:
+        settings["changes"] = [each for each in settings["changes"] if each["frame"] < frames]
+    if request:
+        kept = len(settings.get("changes", ()))
+        request |= {"then": request.get("then", [])[:kept], "latent_frames": None}
+        request["seconds"] = float(frames / record.fps)
+    return replace(
+        record,
+        chunk_sizes=sizes,
+        num_latent_frames=sum(sizes),
+        num_frames=frames,
+        settings=settings,
+        request=request,
     )

@@ -248,6 +248,11 @@ class Recording(Completed):
         """Frames in the file."""
         return self._writer.num_frames
 
+    @property
+    def size(self) -> int:
+        """Bytes in the partial file, up to the last whole chunk."""
+        return self._writer.size
+
     def note(self, **settings: Any) -> None:
         """Add to the settings in the record."""
         merged = {**self.record.settings, **settings}
@@ -275,6 +280,11 @@ class Recording(Completed):
     def drift(self) -> str:
         """One short text about the drift so far; empty without a watch and in the first seconds."""
         return "" if self._watch is None else self._watch.status()
+
+    @property
+    def drift_now(self) -> dict[str, Any] | None:
+        """The drift so far, see `DriftWatch.now`; None without a watch."""
+        return None if self._watch is None else self._watch.now()
 
     @property
     def seconds(self) -> float:

@@ -188,6 +188,11 @@ class VideoWriter(Completed):
         """Where the file ends."""
         return Position(self.num_frames, self._size, self._digest.hexdigest())
 
+    @property
+    def size(self) -> int:
+        """Bytes of the partial file that are whole boxes."""
+        return self._size
+
     def begin_segment(self) -> None:
         """Let another encoder, which knows nothing of the frames so far, go on from here."""
         self._encoder.close()
