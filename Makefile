@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest -q -n logical --dist loadfile
 
-.PHONY: demo test test-all check setup clean
+# `make studio` serves the studio on http://127.0.0.1:7860/.
+.PHONY: demo studio test test-all check setup clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -30,6 +31,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
+
+studio: $(READY)
+	$(BIN)/tethercache serve
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache

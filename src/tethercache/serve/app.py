@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from tethercache import __version__
 from tethercache.files import DiskFullError
-from tethercache.serve import videos
+from tethercache.serve import about, live, videos, views
 from tethercache.serve.asking import model_settings
 from tethercache.serve.desk import Desk, FullQueueError
 from tethercache.serve.errors import ApiError
@@ -56,7 +56,9 @@ def application(options: Options, desk: Desk, workshop: Workshop) -> FastAPI:
         redoc_url=None,
     )
     app.state.options, app.state.desk, app.state.workshop = options, desk, workshop
-    app.include_router(videos.router)
+    app.state.sessions = set()
+    for part in (videos, views, about, live):
+        app.include_router(part.router)
     _add_health(app, workshop)
     _add_page(app)
     _add_errors(app)

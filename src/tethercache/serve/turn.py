@@ -191,6 +191,10 @@ class Turn:
         Raises:
             Refusal: it cannot be done; the video goes on.
         """
+        if command["do"] in ("pause", "resume"):
+            self.paused = command["do"] == "pause"
+            self.tell("paused" if self.paused else "resumed")
+            return
         raise Refusal(f"`{command['do']}` is not known", "unknown_type")
 
     def finish(self) -> None:

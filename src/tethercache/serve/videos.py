@@ -163,10 +163,15 @@ def content(request: Request, video: Found, shop: InShop, variant: str = "video"
     """The mp4, with `Range`, also while it grows."""
     if variant != "video":
         raise ApiError(400, "`variant` must be video; a thumbnail is at /thumbnail", "variant")
-    return serve(request, _content(video, shop))
+    return serve(request, content_of(video, shop))
 
 
-def _content(video: Video, shop: Shop) -> Content:
+def content_of(video: Video, shop: Shop) -> Content:
+    """The file of a video, complete or as far as it is whole.
+
+    Raises:
+        ApiError: there is none yet.
+    """
     path, epoch = video.path(shop.options.folder), video.known.get("epoch", 0)
     growing = shop.workshop.growing(video.id)
     if growing is not None:

@@ -305,6 +305,8 @@ class Workshop:
             self._chunk(name, **facts)
         elif kind == "rewound":
             self._rewound(name, facts)
+        elif kind in ("paused", "resumed"):
+            self.desk.know(name, {"paused": kind == "paused"})
         elif kind == "ended":
             self._ended(name, facts.pop("error"), facts)
         elif kind == "dropped":
