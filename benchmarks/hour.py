@@ -90,7 +90,8 @@ def slope(curve: Path, seconds: float) -> tuple[float, float, float, int, int]:
     size = np.array([float(row["bytes"]) for row in rows])
     resident = np.array([float(row["resident_mb"]) for row in rows])
     files = np.array([int(row["open_files"]) for row in rows])
-    second = size / size.max() * seconds
+    rest = size[size > 0].min()  # of a run that goes on, what was there
+    second = np.clip(size - rest, 0, None) / (size.max() - rest) * seconds
     warm = second > _WARM_UP
     minutes = second[warm] / 60
     (gradient, _), covariance = np.polyfit(minutes, resident[warm], 1, cov=True)
