@@ -29,12 +29,26 @@ def test_the_policy_table_is_the_registry() -> None:
 
 
 def test_everything_in_the_file_tree_exists_and_no_stage_is_missing() -> None:
-    (tree,) = [block for _, block in BLOCKS if block.startswith("src/tethercache/\n")]
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    (tree,) = [b for _, b in pages.blocks(page) if b.startswith("src/tethercache/\n")]
     inside = re.findall(r"^  (\S+) ", tree, re.M)
     assert all((ROOT / "src/tethercache" / name).exists() for name in inside)
     assert all((ROOT / name).exists() for name in re.findall(r"^(\w\S*) ", tree, re.M))
     stages = [p.parent.name for p in (ROOT / "src/tethercache").glob("*/__init__.py")]
     assert {f"{stage}/" for stage in stages} <= set(inside)
+
+
+def test_it_can_be_read_in_two_minutes() -> None:
+    assert len(README.splitlines()) <= 120
+
+
+def test_every_number_that_was_measured_has_its_command_and_result() -> None:
+    """A paragraph with a measured number names a command and links to a result."""
+    prose = re.sub(r"```.*?```|<!-- policies -->.*?<!-- /policies -->", "", README, flags=re.S)
+    for paragraph in prose.split("\n\n"):
+        if re.search(r"\b[01]\.\d\d\b|\d+ %|\d+ frames a second", paragraph):
+            assert re.search(r"`(python|tethercache|make) ", paragraph), paragraph
+            assert re.search(r"\]\([^)]+\.(json|txt)\)", paragraph), paragraph
 
 
 def test_the_python_of_the_readme_compiles() -> None:

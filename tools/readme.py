@@ -15,12 +15,11 @@ _TABLE = re.compile(r"(?<=<!-- policies -->\n).*?(?=<!-- /policies -->)", re.S)
 
 
 def policy_table() -> str:
-    """The registered policies, their settings with defaults, and what they remember."""
-    rows = ["| policy | settings | what it remembers |", "|---|---|---|"]
+    """The registered policies, and what they remember."""
+    rows = ["| policy | what it remembers |", "|---|---|"]
     for name in (name for name in POLICIES if not POLICIES[name].package):
-        settings = ", ".join(f"{key}={value}" for key, value in POLICIES.fields(name).items())
         shown = f"... + {name}" if POLICIES[name].wraps else name
-        rows.append(f"| `{shown}` | {settings} | {POLICIES[name].summary} |")
+        rows.append(f"| `{shown}` | {POLICIES[name].summary} |")
     return "\n".join(rows) + "\n"
 
 
