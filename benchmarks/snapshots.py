@@ -39,7 +39,9 @@ import tethercache as tc
 from tethercache.backbones import attach
 from tethercache.policies.tethercache import TetherCache
 from tethercache.render import check, load, prepare
+from tethercache.render.durable import Saver
 from tethercache.render.loading import Loaded
+from tethercache.render.render import Render
 from tethercache.render.snapshots import Snapshots
 from tethercache.resampling import interval
 from tethercache.state import split
@@ -50,21 +52,36 @@ CHUNK, CHUNKS, ROWS, COLUMNS = 3, 7, 60, 104  # latents
 
 
 class Counted:
-    """Counts the snapshots that are written."""
+    """Counts snapshots, and the processor time of copying and writing them.
+
+    What they cost elsewhere, such as memory that is taken again, only whole runs show.
+    """
 
     def __init__(self) -> None:
         self.count = 0
-        self._write = Snapshots.write
+        self.seconds = 0.0
+        self._write, self._copy = Saver._write, Render._state_here
 
     @contextmanager
     def counting(self) -> Iterator[None]:
         """While it is open."""
 
-        def write(snapshots: Snapshots, *given: Any) -> None:
+        def write(saver: Saver, *given: Any) -> None:
             self.count += 1
-            self._write(snapshots, *given)
+            began = time.thread_time()
+            self._write(saver, *given)
+            self.seconds += time.thread_time() - began
 
-        with mock.patch.object(Snapshots, "write", write):
+        def copy(render: Render) -> Any:
+            began = time.thread_time()
+            state = self._copy(render)
+            self.seconds += time.thread_time() - began
+            return state
+
+        with (
+            mock.patch.object(Saver, "_write", write),
+            mock.patch.object(Render, "_state_here", copy),
+        ):
             yield
 
 
@@ -93,7 +110,9 @@ def shipped(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
         for place, name in enumerate(ratios):
             ratios[name].append(found[2][place] / found[0][place])
         took.append(found[0][0])
+    share = counted.seconds / sum(took)
     result: dict[str, Any] = {
+        "share": share,
         "seconds": seconds,
         "rounds": rounds,
         "snapshots_a_run": counted.count / rounds,
@@ -106,6 +125,7 @@ def shipped(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
             f"{name} time with snapshots / without: {result[name]['median']:.4f}, "
             f"95 % {ends[0]:.4f} to {ends[1]:.4f}"
         )
+    print(f"processor time counted in copies and writing: {100 * share:.2f} % of a run without")
     print(
         f"{rounds} pairs of {seconds:g} s of video, {result['processor_seconds']:.1f} s of "
         f"processor time each, {result['snapshots_a_run']:.1f} snapshots a run"
