@@ -32,7 +32,7 @@ def test_the_page_has_every_policy_and_prompt_as_text(folder: Path) -> None:
         assert f">{name}</td>" in html
     assert "a blue ball &lt;i&gt;rolling&lt;/i&gt; over sand" in html
     assert "<i>rolling" not in html
-    assert 'src="side-by-side/001.mp4"' in html
+    assert 'src="side-by-side/001.mp4#t=0.1"' in html
     assert "minus fifo" in html
 
 
