@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import sys
 from functools import cache
 
 import pytest
@@ -129,6 +131,40 @@ def test_a_long_video_takes_the_memory_of_a_short_one(policy: Policy) -> None:
 
     latents_of(policy, Plan(policy.budget + 18), watch=watch)
     assert len(set(held[-4:])) == 1
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_says_what_it_is_and_where_it_differs(name: str) -> None:
+    module = sys.modules[POLICIES.load(name).__module__]
+    assert module.__doc__ is not None
+    assert re.search(r"Deviation|[Oo]urs\b|a bug", module.__doc__), name
+    assert POLICIES[name].source or "urs" in module.__doc__
+    for field in POLICIES.fields(name):
+        assert f"    {field}:" in (POLICIES.load(name).__doc__ or ""), field
+
+
+@pytest.mark.slow
+def test_240_seconds_take_constant_memory(policy: Policy) -> None:
+    held: list[int] = []
+
+    def watch(session: Session) -> None:
+        banks = session.caches()
+        tensors = [*banks[0].shared.values()]
+        for bank in banks:
+            assert bank.frames.shape[2] == policy.budget + policy.reserve(3)
+            assert bank.readable <= policy.budget
+            assert bank.hidden <= policy.reserve(3)
+            state = bank.state_dict()
+            tensors += [bank.rotated, bank.frames, bank.marks, *bank.notes.values()]
+            tensors += [state["frames"], state["marks"]]
+        held.append(sum(x.numel() for x in tensors))
+
+    frames = (240 * 16 + 3) // 4 // 3 * 3  # latent frames of 240 s at 16 frames a second
+    latents_of(policy, Plan(frames), watch=watch)
+    # a store of 120 frames and a window are full by now, and nothing grows any more
+    settled = (policy.budget + policy.reserve(3)) // 3 + 3
+    assert len(set(held[settled:])) == 1
+    assert len(held) - settled > 200
 
 
 @pytest.mark.parametrize(

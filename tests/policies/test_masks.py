@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.policies.banks import CONTEXT, TOKENS, constant, fill
+from tests.policies.banks import CHANNELS, CONTEXT, TOKENS, constant, fill
 from tests.policies.banks import seen as slots_seen
 from tests.policies.runs import latents_of
 from tethercache.cache import Bank, Cut, Forget, Fused, Pass, PassKind, Policy, View
@@ -136,6 +136,30 @@ def test_a_read_that_would_see_nothing_stays_as_it_is() -> None:
         assert shown(anchors, bank) == [1, 3]
         policy.on(bank, Forget(0, 1))
         assert forgotten or bank.any_forgotten
+
+
+def test_a_closed_gate_leaves_a_read_of_far_frames_alone() -> None:
+    policy = POLICIES.parse(
+        "anchor:sink=1,window=9,anchors=2,every=2 + dysink-gate:threshold=0 + recency"
+    )
+    bank = fill(policy, 3, 3, 3, 3, frame=lambda i: constant(-i))  # the first frames are preferred
+    bank.query, bank.grid = torch.ones(1, 3 * TOKENS, 1, CHANNELS), (1, TOKENS)
+    both = policy.see(bank, Pass(PassKind.DENOISING, 0, 4))
+    assert isinstance(both, Fused)
+    # of nine frames six are recent, as three of the window are sink and anchors
+    assert [shown(view, bank) for view in both.views] == [[6, 7, 8, 9, 10, 11], [1, 3]]
+
+
+def test_two_masks_do_not_leave_nothing_together() -> None:
+    policy = POLICIES.parse(
+        "anchor:sink=1,window=9,anchors=2,every=2"
+        " + read-mask:hide=sink,passes=all + read-mask:hide=memory,newest=3,passes=all"
+    )
+    bank = fill(policy, 3, 3, 3, 3)
+    bank.grid = (1, TOKENS)
+    both = policy.see(bank, Pass(PassKind.DENOISING, 0, 4))
+    assert isinstance(both, Fused)
+    assert [shown(view, bank) for view in both.views] == [[9, 10, 11], [1, 3]]
 
 
 def test_the_sink_is_near_for_what_it_is_and_not_for_its_place_in_a_view() -> None:

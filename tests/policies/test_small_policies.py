@@ -1,14 +1,77 @@
-"""Commit-read and the EMA sink against decisions computed by hand, on banks of constant frames."""
+"""Windows, TetherCache, commit-read and the EMA sink against decisions computed by hand."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import pytest
 import torch
+from torch import Tensor
 
-from tests.policies.banks import CONTEXT, DENOISING, fill, seen
+from tests.policies.banks import CHANNELS, CONTEXT, DENOISING, TOKENS, constant, fill, held, seen
 from tests.policies.runs import latents_of
 from tethercache.policies import POLICIES
 from tethercache.rollout import Plan
+
+
+@pytest.mark.parametrize(
+    ("spec", "frames", "places"),
+    [
+        ("fifo:window=6", [6, 7, 8, 9, 10, 11], range(6)),
+        ("sink:sink=1,window=6", [0, 7, 8, 9, 10, 11], range(6)),
+        ("sink:sink=1,window=7", [0, 6, 7, 8, 9, 10, 11], range(7)),
+        ("fifo:window=5,positions=absolute", [7, 8, 9, 10, 11], range(7, 12)),
+        ("sink:sink=2,window=5,positions=absolute", [0, 1, 9, 10, 11], [0, 1, 9, 10, 11]),
+    ],
+)
+def test_windows_keep_the_newest_and_the_first(
+    spec: str, frames: list[int], places: Sequence[int]
+) -> None:
+    policy = POLICIES.parse(spec)
+    bank = fill(policy, 3, 3, 3, 3)
+    assert held(bank) == {frame: frame for frame in frames}
+    assert sorted(policy.place(bank)[0].tolist()) == [*places]
+
+
+WEIGHTS = {1: 1, 2: 4, 3: 3}  # of frames, by which they draw attention; 1 of all others
+# with queries of ones, a frame's mass is its weight over the sum of all candidates' weights
+LOUD = {frame: math.log(weight) / CHANNELS**0.5 for frame, weight in WEIGHTS.items()}
+
+
+@pytest.mark.parametrize(
+    ("alpha", "memory"),
+    [
+        # candidates 1 to 5, masses 0.1, 0.4, 0.3, 0.1 and 0.1
+        (0, [2, 3]),
+        # diversities, with sigma 2.5: 0.732, 0.799, 0.732, 0.799, 0.865;
+        # scores 7.42, 8.39, 7.62, 8.09, 8.75
+        (10, [2, 5]),
+    ],
+)
+def test_tethercache_recalls_by_attention_and_diversity(alpha: float, memory: list[int]) -> None:
+    policy = POLICIES.parse(f"tethercache:sink=1,memory=2,recent=3,alpha={alpha},tau=0")
+    bank = fill(policy, 3, 3, 3, frame=lambda i: constant(1) * LOUD.get(i, 0))
+    assert [*held(bank)] == [0, *memory, 6, 7, 8]
+
+
+def test_tethercache_pulls_what_comes_in_to_sink_and_old_memory() -> None:
+    policy = POLICIES.parse("tethercache:sink=1,memory=2,recent=3,alpha=0,tau=0.5")
+
+    def frame(index: int) -> Tensor:  # two tokens, 1 left and right of their mean
+        apart = torch.tensor([-1.0, 1.0])[:, None, None] * (2 if index == 3 else 1)
+        return apart.expand(TOKENS, 1, CHANNELS) + LOUD.get(index, 0)
+
+    bank = fill(policy, 3, 3, 3, frame=frame)
+    slots = {index: slot for slot, index in enumerate(bank.frame_index[0, :6].tolist())}
+    assert sorted(slots) == [0, 2, 3, 6, 7, 8]
+    assert torch.equal(bank.key[0, slots[2]], frame(2))  # a member is left as it was
+    # means of 0, 1 and 2: 0, log 1 and log 4, over root 6; their variance joins the 1 of tokens
+    means = torch.tensor([0, LOUD[1], LOUD[2]])
+    mean, deviation = means.mean(), (1 + means.var(correction=0)).sqrt()
+    aligned = 0.5 * frame(3) + 0.5 * (deviation * (frame(3) - LOUD[3]) / 2 + mean)
+    for kept in (bank.key, bank.value):
+        torch.testing.assert_close(kept[0, slots[3]], aligned, atol=1e-6, rtol=1e-5)
 
 
 def test_the_context_pass_reads_the_newest_frames_once_the_cache_is_full() -> None:

@@ -13,18 +13,19 @@ sets does cost a little (`benchmarks/wrappers.py`).
 
 Ours: it goes with any policy. Far are all frames, the sink's among them, but the newest that this
 policy keeps for their age; local are these without the current chunk. It acts once the cache is
-full.
+full. A read that would see nothing, such as that of `anchor`'s early frames alone, stays as it is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tethercache.arguments import number
 from tethercache.cache import Bank, Fused, Pass, Slots, View, Wrapper, each_view
+from tethercache.policies.narrow import masked
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,17 @@ class DysinkGate(Wrapper):
         local = order[far : bank.readable - len(bank.current)] if far > 0 else order[:0]
         if not self.filled(bank) or not len(local):
             return seen
-        bias = self._bias(bank, order[:far], local)
-        return each_view(
-            seen,
-            lambda view: replace(view, bias=bias if view.bias is None else view.bias + bias),
-        )
+        hidden = self._hidden(bank, order[:far], local)
+        return each_view(seen, lambda view: masked(bank, view, hidden))
 
-    def _bias(self, bank: Bank, far: Slots, local: Slots) -> Tensor:
-        """Minus infinity for far frames where the gate is closed, `[B, 1, readable, 1]`."""
+    def _hidden(self, bank: Bank, far: Slots, local: Slots) -> Tensor:
+        """The far frames where the gate is closed, bool `[B, readable]`."""
         asked = self._asked(bank, far) > self._asked(bank, local).mean(dim=1, keepdim=True)
         share = asked.float().mean(dim=2)
         closed = ((share > self.threshold) & bank.live(far)).any(dim=1, keepdim=True)
         bank.tell("gate", far=far, share=share, closed=closed)
-        hidden = torch.zeros(len(closed), bank.readable, device=closed.device)
-        here = torch.zeros_like(share).masked_fill(closed, -torch.inf)
-        return hidden.scatter(1, far.index, here)[:, None, :, None]
+        hidden = torch.zeros_like(bank.frame_index[:, : bank.readable], dtype=torch.bool)
+        return hidden.scatter(1, far.index, closed.expand_as(share))
 
     def _asked(self, bank: Bank, frames: Slots) -> Tensor:
         """Mean query times mean key of each frame and head, `[B, len(frames), H]`."""

@@ -9,6 +9,9 @@ Source: Infinity-RoPE's training-free rules.
   made. All policies here do so, see `Cut`.
 
 The cross-attention's keys, which it resets too, are renewed at a change of the prompt anyway.
+
+Deviations: the sink's key is rotated on read like any other, there once to place 0, which is where
+it stands here, too. A cut keeps the newest 2 frames as a flush does, whatever `flush` says.
 """
 
 from __future__ import annotations

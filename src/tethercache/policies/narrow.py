@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from tethercache.arguments import number, whole_number
 from tethercache.cache import Bank, Pass, View, Wrapper
@@ -100,8 +101,22 @@ def without(bank: Bank, view: View, start: int, stop: int) -> View:
     if view.slots is None:
         return replace(view, slots=order[:start] + order[stop:])
     # how many of them the view shows may differ by sample, so they are masked
-    hidden = torch.zeros(order.index.shape, device=order.index.device)
-    hidden = hidden.scatter(1, order.index[:, start:stop], -torch.inf)
-    left = (hidden.gather(1, view.slots.index) == 0) & bank.live(view.slots)
-    hidden = hidden.where(left.any(dim=1, keepdim=True), 0)[:, None, :, None]
-    return replace(view, bias=hidden if view.bias is None else view.bias + hidden)
+    hidden = torch.zeros_like(order.index, dtype=torch.bool)
+    return masked(bank, view, hidden.scatter(1, order.index[:, start:stop], True))
+
+
+def masked(bank: Bank, view: View, hidden: Tensor) -> View:
+    """A view in which the readable slots `hidden`, bool `[B, readable]`, are masked by a bias.
+
+    A view of which nothing would be left stays as it is: attention to nothing is no number.
+    """
+    left = bank.live(bank.slots(0, bank.readable)) & ~hidden
+    if view.bias is not None:
+        whole = view.bias[(None,) * (4 - view.bias.dim())]
+        left = left & (whole > -torch.inf).any(dim=3).any(dim=1)
+    if view.slots is not None:
+        left = left.gather(1, view.slots.index)
+    hidden = hidden & left.any(dim=1, keepdim=True)
+    bias = torch.zeros(hidden.shape, device=hidden.device).masked_fill(hidden, -torch.inf)
+    bias = bias[:, None, :, None]
+    return replace(view, bias=bias if view.bias is None else view.bias + bias)

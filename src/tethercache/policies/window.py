@@ -4,6 +4,9 @@ The newest frames stay, the oldest leaves when a new one needs its slot, and the
 never leave (StreamingLLM, arXiv 2309.17453, on latent frames). With `relative` positions the
 readable frames stand at 0..n-1, so positions never exceed the trained window; with `absolute`
 positions a frame keeps its global index, as in the original Self-Forcing code.
+
+Deviations: none from that code with `absolute` positions (`tests/golden`, run_fifo_s3); from
+StreamingLLM, that a frame of many tokens is kept or leaves as a whole.
 """
 
 from __future__ import annotations
