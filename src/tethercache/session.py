@@ -335,7 +335,7 @@ class Session:
 
     def _new_stream(self) -> Stream:
         sizes = (self.policy.budget, self.policy.reserve(self._chunk_size))
-        return Stream.of(self.backbone.layers, *sizes, keep_rotated=self._keep_rotated)
+        return Stream.of(self.backbone, *sizes, keep_rotated=self._keep_rotated)
 
     # What stands in the model uses ---------------------------------------------------------
 

@@ -38,6 +38,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName
 
 from tethercache.alignment import align
 from tethercache.arguments import whole_number
+from tethercache.backbones.parallel import check_parallel
 from tethercache.backbones.wan import Wan
 from tethercache.cache import Policy
 from tethercache.policies import as_policy
@@ -123,6 +124,7 @@ def new_session(
         raise ValueError("image-to-video transformers with image cross-attention are not supported")
     if config.patch_size[0] != 1:
         raise ValueError(f"the temporal patch size must be 1, not {config.patch_size[0]}")
+    check_parallel(transformer)
     align(transformer)
     return Session(
         Wan(transformer),

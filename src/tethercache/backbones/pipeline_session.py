@@ -27,6 +27,7 @@ from torch import Tensor
 
 from tethercache.cache import Bank, Policy, Rope, Switch
 from tethercache.cache.call import current_call, finish_call
+from tethercache.cache.heads import Heads
 from tethercache.errors import SessionError
 from tethercache.session import DEFAULT_STREAM, Session
 
@@ -54,6 +55,11 @@ class Generator:
     def layers(self) -> int:
         """The number of blocks."""
         return len(self.model.blocks)
+
+    @property
+    def heads(self) -> Heads:
+        """All heads are here."""
+        return Heads()
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens of latent frames of a size."""

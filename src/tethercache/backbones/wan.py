@@ -25,6 +25,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from torch import Tensor, nn
 
 from tethercache.backbones import opaque
+from tethercache.backbones.parallel import parallel_config
 from tethercache.backbones.patching import Patches, override
 from tethercache.backbones.projections import (
     project,
@@ -34,6 +35,7 @@ from tethercache.backbones.projections import (
 )
 from tethercache.cache import Rope
 from tethercache.cache.call import begin_call, current_call, finish_call
+from tethercache.cache.heads import Heads, SharedHeads
 
 Compute = Callable[..., Any]
 """How a module computes its result."""
@@ -157,6 +159,14 @@ class Wan:
     def layers(self) -> int:
         """The number of blocks."""
         return len(self.transformer.blocks)
+
+    @property
+    def heads(self) -> Heads:
+        """All, or this process's share where diffusers' context parallelism is on (Ulysses)."""
+        config = parallel_config(self.transformer)
+        if config is None:
+            return Heads()
+        return SharedHeads(config._ulysses_mesh.get_group())
 
     def rope(self, height: int, width: int, device: torch.device) -> Rope:
         """The rotary embedding for latent frames of a size."""

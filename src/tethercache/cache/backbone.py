@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from tethercache.cache.heads import Heads
 from tethercache.cache.rope import Rope
 
 
@@ -20,6 +21,10 @@ class Backbone(Protocol):
     @property
     def layers(self) -> int:
         """The number of blocks."""
+
+    @property
+    def heads(self) -> Heads:
+        """Which of its attention heads are here."""
 
     def rope(self, height: int, width: int, device: torch.device) -> Rope:
         """The rotary embedding for latent frames of a size."""

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tethercache.cache.heads import Heads
 from tethercache.cache.placed import Placed
 from tethercache.cache.slots import Slots, places
 from tethercache.cache.stats import FrameStats
@@ -56,6 +57,7 @@ class Bank(Placed):
         layer: number of the block.
         shared: notes that all layers of a stream see; see `shared` below.
         keep_rotated: keep readable keys a second time, as attention reads them.
+        heads: which of the attention heads are here; all tensors are of these.
 
     Attributes:
         frames: unrotated keys and, behind them, values: `[2, B, slots, T, H, D]`. In the denoising
@@ -66,7 +68,8 @@ class Bank(Placed):
             what a pass sees.
         grid: rows and columns of a frame's tokens.
         text: the prompt's keys in this block `[B, L_text, H, D]`, once a pass has made them.
-        notes: tensors that a policy keeps about this layer.
+        notes: tensors that a policy keeps about this layer; `[..., H, D]` those of three axes or
+            more.
         shared: tensors that a policy hands from one layer to those behind it.
         observer: is told what happens, for traces.
         screen: is asked before hidden frames are recalled, and may decide otherwise: it takes
@@ -81,9 +84,11 @@ class Bank(Placed):
         shared: dict[str, Tensor] | None = None,
         *,
         keep_rotated: bool = True,
+        heads: Heads | None = None,
     ) -> None:
         super().__init__(budget, reserve, keep_rotated)
         self.layer = layer
+        self.heads = heads or Heads()
         self.hidden = 0
         self.query: Tensor | None = None
         self.grid = (0, 0)
@@ -335,18 +340,19 @@ class Bank(Placed):
         """All that the bank holds between two chunks; see `tethercache.state`.
 
         The large tensors are copies and stay on their device. Rotated keys are left out: they are
-        made again. `shared` belongs to the stream.
+        made again. `shared` belongs to the stream. The heads are all, wherever they are.
         """
         if not self.allocated:
             return {}
         state: State = {name: getattr(self, name) for name in _NUMBERS}
         state |= self.save(self._used())
         known = {"current": self.current.index, "position": self._position, "text": self.text}
-        return state | {
+        state |= {
             "current_span": [self.current.span.start, self.current.span.stop],
             "known": {name: layout(x) for name, x in known.items() if x is not None},
             "notes": {name: layout(note) for name, note in self.notes.items()},
         }
+        return self.heads.gather_state(state)
 
     def load_state_dict(
         self, state: Mapping[str, Any], device: torch.device | str | None = None
@@ -367,6 +373,7 @@ class Bank(Placed):
             setattr(self, name, state.get(name, 0))
         if not state:
             return
+        state = self.heads.own_state(state)
         frames = state["frames"]
         self.allocate(frames[0, :, :0].to(device or frames.device))
         self.restore(self._used(), state)

@@ -97,7 +97,8 @@ class Call:
 
         Args:
             layer: number of the block.
-            query: of the chunk, as are `key` and `value`.
+            query: of the chunk, as are `key` and `value`; with all heads, and of this process's
+                share of the tokens where it has but a share of the heads.
             key: see `query`.
             value: see `query`.
             backend: the layer's attention backend, unless the session names one.
@@ -106,12 +107,14 @@ class Call:
             The attention output, or None if it is not needed.
         """
         self.reached = layer
-        chunk = (self.caches[layer], self.policy, self.passes[layer], query, key, value)
+        bank = self.caches[layer]
+        tokens = bank.heads.to_heads(query, key, value)
         about: dict[str, Any] = {"frames": self.frames, "index": self.index, "rope": self.rope}
         if self.discards(layer):
-            remember(*chunk, **about)
+            remember(bank, self.policy, self.passes[layer], *tokens, **about)
             return None
-        return attend(*chunk, **about, backend=self.backend or backend)
+        about["backend"] = self.backend or backend
+        return bank.heads.to_tokens(attend(bank, self.policy, self.passes[layer], *tokens, **about))
 
     def projected_text(self, project: Callable[[Tensor], Tensor], prompt_embeds: Tensor) -> Tensor:
         """The text MLP's output `[B, L_text, C]`, computed by `project` once a prompt."""
@@ -126,7 +129,8 @@ class Call:
         known = self.prompt.layers[layer]
         if known is None:
             known = self.prompt.layers[layer] = project()
-            self.caches[layer].text = known[0]
+            bank = self.caches[layer]
+            bank.text = bank.heads.own(known[0])
         return known
 
     def begin(self) -> None:

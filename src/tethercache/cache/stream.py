@@ -40,11 +40,12 @@ class Stream:
     call: Call | None = None
 
     @classmethod
-    def of(cls, layers: int, budget: int, reserve: int, *, keep_rotated: bool) -> Stream:
-        """A stream that has not begun; see `Bank`."""
+    def of(cls, backbone: Backbone, budget: int, reserve: int, *, keep_rotated: bool) -> Stream:
+        """A stream of a model that has not begun; see `Bank`."""
+        layers = backbone.layers
         shared: dict[str, Tensor] = {}
-        numbers = range(layers)
-        banks = [Bank(budget, reserve, n, shared, keep_rotated=keep_rotated) for n in numbers]
+        options: dict[str, Any] = {"keep_rotated": keep_rotated, "heads": backbone.heads}
+        banks = [Bank(budget, reserve, n, shared, **options) for n in range(layers)]
         return cls(banks, PromptMemory(layers))
 
     def coming(self, frames: int, device: torch.device) -> Tensor:

@@ -97,8 +97,10 @@ class AsyncAdmission(Wrapper):
 
     def _novelty(self, bank: Bank, members: Slots, hidden: Slots) -> Tensor:
         """Of each hidden frame, `[B, len(hidden)]`."""
-        keys = bank.stats.mean[0].flatten(2)
-        there, new = keys[bank.rows, members.index], keys[bank.rows, hidden.index]
+        keys = bank.stats.mean[0]
+        there, new = (
+            bank.heads.gather(keys[bank.rows, some.index]).flatten(2) for some in (members, hidden)
+        )
         likeness = F.cosine_similarity(new[:, :, None], there[:, None], dim=3)
         return 1 - likeness.amax(dim=2)
 

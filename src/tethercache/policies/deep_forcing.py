@@ -111,7 +111,7 @@ class DeepForcing(Window):
         for (some,) in bank.in_groups(frames.index):
             keys = bank.key[bank.rows, some].float()
             parts.append((keys * asked[:, None, None]).sum(dim=(3, 4)))
-        score = torch.cat(parts, dim=1)  # [B, F, T]
+        score = bank.heads.total(torch.cat(parts, dim=1))  # [B, F, T]
         marks = bank.prefer(torch.zeros_like(score[..., 0]), frames)
         return (score + marks[..., None]).flatten(1)
 

@@ -70,4 +70,5 @@ class DysinkGate(Wrapper):
         """Mean query times mean key of each frame and head, `[B, len(frames), H]`."""
         assert bank.query is not None
         keys = bank.stats.mean[0][bank.rows, frames.index]
-        return (keys * bank.query.float().mean(dim=1)[:, None]).sum(dim=-1)
+        asked = (keys * bank.query.float().mean(dim=1)[:, None]).sum(dim=-1)
+        return bank.heads.gather(asked, dim=-1)

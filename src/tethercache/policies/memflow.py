@@ -91,8 +91,8 @@ class MemFlow(Window):
         """Of each frame to the prompt, `[B, len(frames)]`."""
         if bank.text is None:
             return bank.frame_index.gather(1, frames.index).float()
-        asked = bank.text.float().mean(dim=1)
-        keys = bank.stats.mean[0][bank.rows, frames.index]
+        asked = bank.heads.gather(bank.text.float().mean(dim=1))
+        keys = bank.heads.gather(bank.stats.mean[0][bank.rows, frames.index])
         relevance: Tensor = (keys * asked[:, None]).mean(dim=2).sum(dim=2) / keys.shape[-1] ** 0.5
         return relevance
 

@@ -92,9 +92,12 @@ class Relax(Window):
         """The slot of the best stored frame, `[B, 1]`."""
         stored = bank.oldest(bank.hidden, among=bank.waiting(), spare_pinned=False)
         keys = bank.stats.mean[0]
-        sink = keys[:, : self.sink].mean(dim=1, keepdim=True).flatten(2)
-        tail = keys[bank.rows, bank.newest(1).index].flatten(2)
-        own = keys[bank.rows, stored.index].flatten(2)
+        compared = (
+            keys[:, : self.sink].mean(dim=1, keepdim=True),
+            keys[bank.rows, bank.newest(1).index],
+            keys[bank.rows, stored.index],
+        )
+        sink, tail, own = (bank.heads.gather(some).flatten(2) for some in compared)
         likeness = F.cosine_similarity(own, sink, dim=2), F.cosine_similarity(own, tail, dim=2)
         score = likeness[0] - self.penalty * likeness[1]
         allowed = torch.zeros(len(stored), dtype=torch.bool, device=score.device)

@@ -53,8 +53,9 @@ class TetherCache(Recall):
         """GRAB."""
         assert bank.query is not None
         index = bank.frame_index.gather(1, candidates.index)
-        keys = bank.stats.mean[0][bank.rows, candidates.index]
-        mass = grab.attention_mass(bank.query.float().mean(dim=1), keys, self.temperature)
+        keys = bank.heads.gather(bank.stats.mean[0][bank.rows, candidates.index])
+        query = bank.heads.gather(bank.query.float().mean(dim=1))
+        mass = grab.attention_mass(query, keys, self.temperature)
         diversity = grab.temporal_diversity(mass, index)
         score = grab.balance(mass, diversity, self.alpha)
         keep = grab.keep_best(bank.prefer(score, candidates), self.memory)
