@@ -66,7 +66,7 @@ def frames_hash(arguments: list[str], place: Path) -> str:
 
 
 def numbers(table: str) -> list[tuple[str, ...]]:
-    """Runs with their verdicts, and how far latents and caches are, as a table of golden runs says."""
+    """Runs with their verdicts, and how far latents and caches are, of a table of golden runs."""
     return re.findall(r"^(run_\w+): (\w+)|(latents|caches) ([\d.e+-]+)", table, re.M)
 
 
