@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -696,3 +697,29 @@ def test_an_ordinary_mp4_copied_again_is_itself(tmp_path: Path) -> None:
     with path.open("rb") as source, again.open("w+b") as target:
         remux(source, target)
     assert again.read_bytes() == path.read_bytes()
+
+
+class _Failing(io.FileIO):
+    """A disk that takes no more after some bytes."""
+
+    left = 3000
+
+    def write(self, part: Any) -> int:
+        if self.left < len(part):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        self.left -= len(part)
+        return super().write(part)
+
+
+def test_what_fails_while_a_video_is_copied_is_said_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """PyAV prints a traceback of every error behind the first."""
+    noise = np.random.default_rng(0).integers(0, 255, (20, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    path = tmp_path / "video.mp4"
+    with VideoWriter(path, fps=16, width=WIDTH, height=HEIGHT) as writer:
+        writer.write(noise)
+    target = io.BufferedWriter(_Failing(tmp_path / "again.mp4", "w+b"))
+    with path.open("rb") as source, pytest.raises(OSError, match="Read-only"):
+        remux(source, target)
+    assert capfd.readouterr() == ("", "")

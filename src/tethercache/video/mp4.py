@@ -14,7 +14,7 @@ import io
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from io import BufferedWriter, FileIO
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
 import numpy as np
@@ -23,6 +23,7 @@ from av.container import InputContainer, OutputContainer
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
+from tethercache.files import write_all
 from tethercache.video.colour import ToYuv
 
 DEFAULT_CRF = 18
@@ -141,11 +142,42 @@ def remux(source: BinaryIO, target: BufferedWriter[FileIO]) -> None:
         video = reader.streams.video[0]
         assert video.time_base is not None
         ticks = video.time_base.denominator
-        with _open_muxer(target, ticks, "faststart", io_open=read_again) as muxer:
-            stream = muxer.add_stream_from_template(video, opaque=True)
-            for packet in _packets(reader):
-                packet.stream = stream
-                muxer.mux(packet)
+        written = _Unbuffered(target)
+        try:
+            with _open_muxer(
+                cast(BinaryIO, written), ticks, "faststart", io_open=read_again
+            ) as muxer:
+                stream = muxer.add_stream_from_template(video, opaque=True)
+                for packet in _packets(reader):
+                    packet.stream = stream
+                    muxer.mux(packet)
+        except Exception:
+            if written.error is not None:  # PyAV may have forgotten it
+                raise written.error from None
+            raise
+
+
+class _Unbuffered:
+    """A file whose first error is its only one, and whose `seek` writes nothing.
+
+    PyAV raises what goes wrong in a `write`. What goes wrong in a `seek`, or after that, it drops,
+    and prints a traceback of it.
+    """
+
+    def __init__(self, file: BufferedWriter[FileIO]) -> None:
+        file.flush()
+        self._raw = file.raw
+        self.error: BaseException | None = None
+        self.seek, self.tell = self._raw.seek, self._raw.tell
+
+    def write(self, part: bytes) -> int:
+        if self.error is None:
+            try:
+                write_all(self._raw, part)
+            except BaseException as error:
+                self.error = error
+                raise
+        return len(part)
 
 
 def fragments(source: BinaryIO, num_frames: int) -> Iterator[tuple[int, bytes]]:
